@@ -1,0 +1,11 @@
+"""A mistake that the user can mend."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Says what happened and where (``str``) and what to do about it (``remedy``); shown without a traceback."""
+
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.remedy = remedy

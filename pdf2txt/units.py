@@ -1,0 +1,56 @@
+"""Finished pieces of work on disk, each whole or absent: ``<root>/<kind>/<key>``.
+
+A unit is one file, written aside, flushed to the disk and renamed, so that a kill at any instant leaves
+either nothing or the finished unit. Keys are content digests, so two writers of one key write the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+
+def digest(*parts: Any) -> str:
+    """sha256 (64 hex digits) of JSON-serialisable parts, independent of dict order."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` so that readers see the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        with aside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+class Units:
+    """The units of one ``kind`` below ``root``."""
+
+    def __init__(self, root: Path, kind: str) -> None:
+        self.folder = root / kind
+        self.kind = kind
+
+    def path(self, key: str) -> Path:
+        return self.folder / key
+
+    def get(self, key: str) -> bytes | None:
+        """The unit's bytes, or None if it is not finished."""
+        try:
+            return self.path(key).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def put(self, key: str, data: bytes) -> None:
+        write_atomic(self.path(key), data)
