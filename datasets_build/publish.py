@@ -1,0 +1,120 @@
+"""The dataset on disk: Parquet shards as Hugging Face names them, rejects, splits, statistics."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from datasets_build.gates import Gates
+from datasets_build.rows import COLUMNS, Row, arrow_schema, rejects_schema
+from datasets_build.select import SPLITS, Entry
+from pdf2txt.units import digest
+
+SHARD_CHARS = 400_000_000  # characters of text per file, before compression
+GROUP_ROWS = 256  # rows per Parquet row group: what a reader has to hold at once
+
+Load = Callable[[str], list[Row]]  # unit key -> its rows
+
+
+def write_rows(folder: Path, entries: list[Entry], splits: dict[str, str], load: Load, gates: Gates) -> str:
+    """Write ``data/<split>-0000i-of-0000N.parquet``; returns the row digest.
+
+    The row digest is sha256 over the sorted digests of (split, row): the same rows give the same digest
+    whatever their order or the version of pyarrow.
+
+    Raises:
+        GateError: a row that must not be published.
+    """
+    data = folder / "data"
+    data.mkdir(parents=True)
+    digests: list[str] = []
+    for split in SPLITS:
+        mine = [e for e in entries if splits[e.group] == split]
+        shards = list(_shards(mine))
+        for number, shard in enumerate(shards):
+            name = f"{split}-{number:05d}-of-{len(shards):05d}.parquet"
+            _write_shard(data / name, _rows(shard, split, load, gates, digests))
+    return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
+
+
+def _shards(entries: list[Entry]) -> Iterator[list[Entry]]:
+    shard: list[Entry] = []
+    chars = 0
+    for e in entries:
+        if shard and chars + e.n_chars > SHARD_CHARS:
+            yield shard
+            shard, chars = [], 0
+        shard.append(e)
+        chars += e.n_chars
+    if shard:
+        yield shard
+
+
+def _rows(entries: list[Entry], split: str, load: Load, gates: Gates, digests: list[str]) -> Iterator[Row]:
+    unit, rows = "", []
+    for e in entries:
+        if e.unit != unit:
+            unit, rows = e.unit, load(e.unit)
+        row = {name: rows[e.position][name] for name in COLUMNS}
+        row.update(id=e.id, split_group=e.group)
+        gates.check(row, split)
+        digests.append(digest(split, row))
+        yield row
+
+
+def _write_shard(path: Path, rows: Iterator[Row]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = arrow_schema()
+    batch: list[Row] = []
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for row in rows:
+            batch.append(row)
+            if len(batch) == GROUP_ROWS:
+                writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+                batch = []
+        if batch:
+            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+
+
+def write_rejects(path: Path, rejects: list[dict[str, Any]]) -> None:
+    """What did not become a row, ordered."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    ordered = sorted(rejects, key=lambda r: (r["doc_id"], r["task"], r["reason"], r["detail"]))
+    pq.write_table(pa.Table.from_pylist(ordered, schema=rejects_schema()), path, compression="zstd")
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def statistics(
+    entries: list[Entry], splits: dict[str, str], rejects: Counter[str], sampled_out: int, row_digest: str
+) -> dict[str, Any]:
+    """Counts and lengths (tokens of prompt and answer) for ``stats.json`` and the card."""
+    by_split: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
+    by_document: dict[str, Counter[str]] = defaultdict(Counter)
+    for e in entries:
+        by_split[splits[e.group]][e.task] += 1
+        by_document[e.source][e.task] += 1
+    lengths = sorted(e.n_tokens for e in entries)
+    return {
+        "rows": len(entries),
+        "rows_by_split": {split: counts.total() for split, counts in by_split.items()},
+        "tasks_by_split": {split: dict(sorted(counts.items())) for split, counts in by_split.items()},
+        "rows_by_document": {source: dict(sorted(c.items())) for source, c in sorted(by_document.items())},
+        "tokens": sum(lengths),
+        "token_quantiles": {
+            f"{q:g}": lengths[round(q * (len(lengths) - 1))] for q in (0, 0.1, 0.25, 0.5, 0.75, 0.9, 1)
+        },
+        "rejects": dict(sorted(rejects.items())),
+        "not_sampled": sampled_out,
+        "row_digest": row_digest,
+    }

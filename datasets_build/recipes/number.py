@@ -1,0 +1,77 @@
+"""Numbers and dates: the sentence that gives one, and the one that a sentence gives."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from random import Random
+
+from datasets_build.reading import Reading
+from datasets_build.recipes.base import Candidate, Found, Reject, recipe, shuffled
+from datasets_build.sentences import can_stand_alone
+
+OF_NUMBER = (
+    "Quote the sentence that mentions {value}.",
+    "Where does the text mention {value}? Quote the sentence.",
+    "Find {value} in the text and repeat the sentence in which it stands.",
+)
+OF_GAP = (
+    "Fill the gap as the text has it: “{gap}” Answer with the missing number or date only.",
+    "Which number or date is missing in this sentence from the text? “{gap}”",
+    "The text says “{gap}” What stands in place of the blank?",
+)
+BLANK = "____"
+_MONTH = r"(?:January|February|March|April|May|June|July|August|September|October|November|December)"
+_VALUE = re.compile(
+    rf"(?<![\w.,/:^_#=+*-])(?:\d{{1,2}} {_MONTH} \d{{4}}|{_MONTH} \d{{1,2}}, \d{{4}}|{_MONTH} \d{{4}}|"
+    r"(?:[$€£¥]\s?)?\d+(?:,\d{3})*(?:\.\d+)?(?:\s?%| percent\b| per cent\b| (?:million|billion|thousand)\b)?)"
+    r"(?!\w|[.,:/]\d|[-–/^]\w)"
+)
+# Counters of the text itself (Figure 12, page 3, [14], et al. 2016) say nothing about its matter.
+_LABEL_BEFORE = re.compile(
+    r"(?:\b(?:fig(?:ure|s|ures)?|tab(?:le|les)?|sec(?:tion|tions|t)?|eq(?:uation|uations|s)?|chapters?|ch|appendix|"
+    r"listing|algorithm|steps?|pages?|pp?|no|nos|vol|volume|issue|parts?|ref|version|v|al|items?|lines?|rows?|columns?)"
+    r"\.?\s*\(?|\[)$",
+    re.IGNORECASE,
+)
+_CITATION_BEFORE = re.compile(r"\([^()]*[A-Z][^()]*,\s*(?:\d{4}[a-z]?,\s*)*$|[A-Z]\w+ \($|\bin \($")
+
+
+@recipe("number", version=1)
+def number(reading: Reading, rng: Random) -> Iterator[Found]:
+    """One question per telling figure that the document states once."""
+    counts = Counter(m.group() for m in _VALUE.finditer(reading.flat))
+    some = False
+    for passage in shuffled(reading.body, rng):
+        ask_gap = rng.random() < 0.5
+        phrase = rng.choice(OF_GAP if ask_gap else OF_NUMBER)
+        found = [
+            (s.text, m)
+            for s in reading.sentences(passage)
+            if can_stand_alone(s.text)
+            for m in _VALUE.finditer(s.text)
+            if counts[m.group()] == 1 and _telling(m, s.text)
+        ]
+        if not found:
+            continue
+        sentence, match = rng.choice(found)
+        if not reading.unique(sentence):
+            continue
+        some = True
+        value = match.group()
+        gap = sentence[: match.start()] + BLANK + sentence[match.end() :]
+        yield Candidate(
+            phrase.format(value=value, gap=gap), value if ask_gap else sentence, ((passage.index, sentence),)
+        )
+    if not some:
+        yield Reject("no-unique-number")
+
+
+def _telling(match: re.Match[str], sentence: str) -> bool:
+    before = sentence[: match.start()]
+    digits = sum(c.isdigit() for c in match.group())
+    has_unit = not match.group()[-1].isdigit() or not match.group()[0].isdigit()
+    if digits < 2 and not has_unit:
+        return False
+    return not (_LABEL_BEFORE.search(before) or _CITATION_BEFORE.search(before))

@@ -1,0 +1,51 @@
+"""The title of the document."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from random import Random
+
+from datasets_build.reading import Passage, Reading, plain_name
+from datasets_build.recipes.base import Candidate, Found, Reject, recipe
+
+QUESTIONS = (
+    "What is the title of this document?",
+    "Give the title under which this text was published.",
+    "State the title of the document, word for word.",
+    "Which title does this text carry?",
+)
+
+
+@recipe("title", version=1)
+def title(reading: Reading, rng: Random) -> Iterator[Found]:
+    """One question where exactly one title stands on the first page that has one."""
+    titles = [p for p in reading.passages if p.kind == "title"]
+    if not titles:
+        yield Reject("no-title")
+        return
+    pages = [reading.evidence(p.index)[0]["page"] for p in titles]
+    first = [p for p, page in zip(titles, pages, strict=True) if page == pages[0]]
+    name = re.sub(r"^Title:\s+", "", plain_name(first[0].text))
+    if len(first) > 1:
+        yield Reject("ambiguous-title", " | ".join(p.text[:60] for p in first))
+    elif _is_broken(reading, first[0]):
+        yield Reject("broken-title", f"{name[:80]} ...")
+    elif not (2 <= len(name.split()) <= 40 and sum(c.isalpha() for c in name) >= 6):
+        yield Reject("no-title", name[:80])
+    else:
+        yield Candidate(rng.choice(QUESTIONS), name, ((first[0].index, ""),))
+
+
+def _is_broken(reading: Reading, title: Passage) -> bool:
+    """True if the next passage, though taken for a heading, looks like the title's second line."""
+    after = title.index + 1
+    if after >= len(reading.passages) or reading.passages[after].kind != "heading":
+        return False
+    (first, second) = (reading.evidence(i)[0] for i in (title.index, after))
+    if first["page"] != second["page"] or not first["box"] or not second["box"]:
+        return False
+    (_, top, _, bottom), (_, next_top, _, next_bottom) = first["box"], second["box"]
+    line = min(bottom - top, next_bottom - next_top)
+    same_size = line > 0.85 * max(bottom - top, next_bottom - next_top)
+    return same_size and next_top - bottom < 0.3 * line

@@ -1,0 +1,102 @@
+"""Looking at a dataset directory: sampled rows as text, and what differs between two."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from datasets_build.rows import Row
+from datasets_build.select import SPLITS
+from pdf2txt.errors import UserError
+
+
+def rows(dataset_dir: Path, n: int, seed: int = 1, task: str | None = None) -> list[Row]:
+    """``n`` rows drawn by seed (all if there are fewer), in dataset order, each with its ``split``.
+
+    Raises:
+        UserError: the directory is no dataset.
+    """
+    wanted = [
+        (file, i) for file, ids in _columns(dataset_dir) for i, (_, t) in enumerate(ids) if task in (None, t)
+    ]
+    drawn = sorted(Random(seed).sample(range(len(wanted)), min(n, len(wanted))))
+    by_file: dict[Path, list[int]] = {}
+    for k in drawn:
+        by_file.setdefault(wanted[k][0], []).append(wanted[k][1])
+    return [
+        {**row, "split": file.name.split("-")[0]}
+        for file, indices in by_file.items()
+        for row in _take(file, indices)
+    ]
+
+
+def format_row(row: Row, width: int = 400) -> str:
+    """A row for the terminal; a long instruction shows its first and last ``width`` characters."""
+    text = row["instruction"]
+    if len(text) > 2 * width + 40:
+        text = f"{text[:width]}\n[... {len(text) - 2 * width} characters ...]\n{text[-width:]}"
+    places = ", ".join(f"{e['doc_id']} page {e['page']}" for e in row["evidence"])
+    head = f"{row['id']}  {row.get('split', '')}  {row['task']}  {row['n_tokens']} tokens"
+    return f"{head}\n{text}\n-> {row['output']}\n({places or row['answer_source']}; licence {row['license']})"
+
+
+def diff(dir_a: Path, dir_b: Path) -> dict[str, Any]:
+    """Rows only in one of two datasets: ``{only_a, only_b, common, tasks: {task: {...}}}``.
+
+    ``only_*`` at the top are sorted lists of ids, everything else counts. A row that changed in any way has
+    another id (but for its length and evidence).
+    """
+    a, b = _ids(dir_a), _ids(dir_b)
+    counts = {
+        "only_a": Counter(a[i] for i in a.keys() - b.keys()),
+        "only_b": Counter(b[i] for i in b.keys() - a.keys()),
+        "common": Counter(a[i] for i in a.keys() & b.keys()),
+    }
+    tasks = sorted({t for c in counts.values() for t in c})
+    return {
+        "only_a": sorted(a.keys() - b.keys()),
+        "only_b": sorted(b.keys() - a.keys()),
+        "common": len(a.keys() & b.keys()),
+        "tasks": {t: {name: c[t] for name, c in counts.items()} for t in tasks},
+    }
+
+
+def data_files(dataset_dir: Path) -> list[Path]:
+    """The Parquet files with rows, train first.
+
+    Raises:
+        UserError: there are none.
+    """
+    files = [f for split in SPLITS for f in sorted((dataset_dir / "data").glob(f"{split}-*.parquet"))]
+    if not files:
+        raise UserError(f"{dataset_dir} has no data/*.parquet", "give the output directory of datasets_build")
+    return files
+
+
+def _ids(dataset_dir: Path) -> dict[str, str]:
+    return {row_id: task for _, ids in _columns(dataset_dir) for row_id, task in ids}
+
+
+def _columns(dataset_dir: Path) -> Iterator[tuple[Path, list[tuple[str, str]]]]:
+    import pyarrow.parquet as pq
+
+    for file in data_files(dataset_dir):
+        table = pq.read_table(file, columns=["id", "task"])
+        yield file, list(zip(table["id"].to_pylist(), table["task"].to_pylist(), strict=True))
+
+
+def _take(file: Path, indices: list[int]) -> Iterator[Row]:
+    """Rows of a file by index, one row group in memory at a time."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(file) as parquet:
+        start = 0
+        for group in range(parquet.num_row_groups):
+            end = start + parquet.metadata.row_group(group).num_rows
+            inside = [i - start for i in indices if start <= i < end]
+            if inside:
+                yield from parquet.read_row_group(group).take(inside).to_pylist()
+            start = end

@@ -1,0 +1,212 @@
+"""The command ``longfolio``. Thin: read options, call the library, print. Heavy imports wait inside."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows import cli_library, cli_store
+from flows.cli_common import (
+    ConfigArgument,
+    FromOption,
+    JsonOption,
+    PdfsOption,
+    RerunOption,
+    SetOption,
+    StoreOption,
+    UntilOption,
+    guarded,
+    print_json,
+    resolve_store,
+)  # fmt: skip
+
+app = typer.Typer(
+    name="longfolio",
+    help="From a folder of PDFs to an evaluated long-context model, one restartable pipeline.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command(rich_help_panel="The chain")
+def run(
+    config: ConfigArgument,
+    pdfs: PdfsOption = None,
+    store: StoreOption = None,
+    set_: SetOption = None,
+    from_: FromOption = None,
+    until: UntilOption = None,
+    rerun: RerunOption = None,
+    no_prefect: Annotated[
+        bool,
+        typer.Option(
+            "--no-prefect", help="Run in this process, without a Prefect server (the only mode for now)."
+        ),
+    ] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the chain; stages whose inputs and settings did not change are reused."""
+    with guarded(as_json):
+        from flows.config import load
+        from flows.plan import Selection
+
+        settings = load(config, overrides=set_ or (), pdfs=pdfs or (), store=store)
+        _carry_out(settings, Selection(from_, until, tuple(rerun or ())), config, as_json)
+
+
+@app.command(rich_help_panel="The chain")
+def plan(
+    config: ConfigArgument,
+    pdfs: PdfsOption = None,
+    store: StoreOption = None,
+    set_: SetOption = None,
+    from_: FromOption = None,
+    until: UntilOption = None,
+    rerun: RerunOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what would run, and why; run nothing."""
+    with guarded(as_json):
+        from flows.config import load
+        from flows.display import err, out, plan_table
+        from flows.plan import Selection, make_plan
+        from flows.store import Store
+
+        settings = load(config, overrides=set_ or (), pdfs=pdfs or (), store=store)
+        result = make_plan(
+            settings, Store(resolve_store(settings)), Selection(from_, until, tuple(rerun or ()))
+        )
+        if as_json:
+            print_json(result.to_json())
+            return
+        out.print(plan_table(result))
+        for stage in result.stages:
+            for warning in stage.warnings:
+                err.print(f"[yellow]![/] {warning}")
+
+
+@app.command(rich_help_panel="The chain")
+def resume(
+    run: Annotated[str, typer.Argument(help="Run id, its beginning, latest or previous.")] = "latest",
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Continue a run that was interrupted, killed or failed, with the settings it had."""
+    with guarded(as_json):
+        from flows.config import parse
+        from flows.display import err
+        from flows.errors import UsageError
+        from flows.plan import Selection
+        from flows.runs import find_run
+        from flows.store import Store
+
+        record = find_run(Store(resolve_store(None, store)), run)
+        if record.status == "running":
+            raise UsageError(
+                f"run {record.run_id} is still running (process {record.data['pid']})",
+                "wait for it, or end it first",
+            )
+        if record.status == "done":
+            err.print(f"run {record.run_id} is done; checking its stages")
+        # The store may have been moved: where it is now counts, not where the record says it was.
+        config = parse(
+            {**record.data["config"], "flows": {"store": str(resolve_store(None, store))}}, str(record.path)
+        )
+        chosen = record.data["selection"]
+        selection = Selection(chosen["start"], chosen["until"], tuple(chosen["rerun"]))
+        _carry_out(config, selection, record.data.get("config_name", ""), as_json, record)
+
+
+def _carry_out(config: Any, selection: Any, name: str, as_json: bool, record: Any = None) -> None:
+    """Run, show, and end with the exit code of DESIGN section 5."""
+    from flows.display import TerminalWatcher, err, out, run_table
+    from flows.errors import EXIT_FAILED, EXIT_INTERRUPTED
+    from flows.runner import StageFailed, run
+    from flows.runs import list_runs
+    from flows.store import Store
+
+    store = Store(resolve_store(config))
+    failure: StageFailed | None = None
+    code = 0
+    try:
+        with TerminalWatcher() as watcher:
+            record = run(config, store, selection, watcher, resume=record, name=name)
+    except StageFailed as error:
+        failure, code = error, EXIT_FAILED
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
+    if code:
+        record = list_runs(store)[-1] if record is None else record
+    data = record.data
+    if as_json:
+        print_json(
+            {
+                "run_id": data["run_id"],
+                "status": data["status"],
+                "stages": [_public(r) for r in data["stages"]],
+            }
+        )
+    else:
+        out.print(run_table(data["stages"]))
+    again = f"longfolio resume {data['run_id']}" + (
+        "" if store.root == Path("store").resolve() else f" --store {store.root}"
+    )
+    if failure is not None:
+        from flows.cli_common import explain
+
+        explain(failure.cause, where=f"stage {failure.stage}, run {data['run_id']}", resume=again)
+    elif code == EXIT_INTERRUPTED:
+        err.print(f"[yellow]interrupted[/]; what is finished stays. Continue with:  {again}")
+    elif not as_json:
+        _say_goodbye(data, name)
+    if code:
+        raise typer.Exit(code)
+
+
+def _public(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as ``--json`` promises it."""
+    return {key: row[key] for key in ("stage", "action", "why", "digest", "path", "seconds", "metrics")}
+
+
+def _say_goodbye(data: dict[str, Any], name: str) -> None:
+    from flows.display import out
+
+    rows = {row["stage"]: row for row in data["stages"]}
+    out.print(f"run [bold]{data['run_id']}[/] is {data['status']}")
+    if rows["merge"]["action"] in ("ran", "cached"):
+        model = Path(rows["merge"]["path"]) / "model"
+        out.print(f"model    {model}", soft_wrap=True)
+        out.print(f"use it   longfolio chat {model}", soft_wrap=True)
+    elif rows["datasets_build"]["action"] in ("ran", "cached"):
+        out.print(f"look     longfolio dataset view {rows['datasets_build']['path']}", soft_wrap=True)
+        out.print(f"go on    longfolio run {name}", soft_wrap=True)
+    else:
+        out.print(f"go on    longfolio run {name}", soft_wrap=True)
+
+
+cli_store.register(app)
+cli_library.register(app)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    import signal
+
+    # SIGTERM ends a run the same orderly way as Ctrl-C.
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        app()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # `longfolio ... | head`
+        sys.stderr.close()
+        sys.exit(141)

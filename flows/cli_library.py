@@ -1,0 +1,158 @@
+"""Commands that use one library directly: pdf2txt, dataset, chat."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli_common import (
+    ConfigArgument,
+    JsonOption,
+    PdfsOption,
+    SetOption,
+    StoreOption,
+    guarded,
+    print_json,
+)
+
+PANEL = "One step alone"
+
+
+def pdf2txt(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="PDF files, or folders searched recursively.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where <stem>.txt and <stem>.json go.")],
+    page_breaks: Annotated[
+        bool, typer.Option("--page-breaks", help="Separate pages by a form feed.")
+    ] = False,
+    workers: Annotated[int, typer.Option("--workers", help="Processes; 0 is one per core.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Convert PDFs to text files, without a store."""
+    with guarded(as_json):
+        from flows.display import ACTION_STYLE, TerminalWatcher
+        from flows.display import out as stdout
+        from pdf2txt.cli import convert_folder
+
+        with TerminalWatcher() as watcher:
+            report = watcher.bar("pdf2txt")
+            result = convert_folder(paths, out, page_breaks=page_breaks, workers=workers, report=report)
+        if as_json:
+            print_json(result)
+        else:
+            for d in result["documents"]:
+                style = "green" if d["status"] == "ok" else ACTION_STYLE["run"]
+                warnings = f"  {d['warnings'][0]}" if d["warnings"] else ""
+                stdout.print(
+                    f"[{style}]{d['status']:<12}[/] {d['pages']:>5} pages, {d['pages_ocr']} OCR  {d['source']}{warnings}",
+                    soft_wrap=True,
+                )
+        if not any(d["status"] in ("ok", "partial") for d in result["documents"]):
+            raise typer.Exit(1)
+
+
+dataset_app = typer.Typer(help="Build, look at and compare datasets.", no_args_is_help=True)
+
+
+@dataset_app.command("build")
+def dataset_build(
+    config: ConfigArgument,
+    pdfs: PdfsOption = None,
+    store: StoreOption = None,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Build the dataset of a run file: `run --until datasets_build`."""
+    from flows.cli import run
+
+    run(config, pdfs=pdfs, store=store, set_=set_, until="datasets_build", as_json=as_json)
+
+
+@dataset_app.command("view")
+def dataset_view(
+    dataset: Annotated[Path, typer.Argument(help="Directory of a built dataset.")],
+    n: Annotated[int, typer.Option("-n", help="How many rows.")] = 5,
+    seed: Annotated[int, typer.Option(help="Which rows.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Show sampled rows with their evidence."""
+    with guarded(as_json):
+        from datasets_build.view import rows
+        from flows.display import out
+
+        sampled = rows(dataset, n, seed)
+        if as_json:
+            print_json({"rows": sampled})
+            return
+        for row in sampled:
+            out.rule(f"{row['task']}  {row['id']}  {row['n_tokens']} tokens")
+            text = row["instruction"]
+            out.print(text if len(text) < 1200 else f"{text[:500]}\n[…]\n{text[-600:]}", markup=False)
+            out.print("→ " + row["output"], style="bold", markup=False)
+            for place in row["evidence"] or []:
+                out.print(f"  document {place['doc_id']}, page {place['page']}", style="dim")
+
+
+@dataset_app.command("diff")
+def dataset_diff(
+    first: Annotated[Path, typer.Argument(metavar="DIR")],
+    second: Annotated[Path, typer.Argument(metavar="DIR")],
+    as_json: JsonOption = False,
+) -> None:
+    """Rows that only one of two datasets has, by task."""
+    with guarded(as_json):
+        from datasets_build.view import diff
+        from flows.display import out
+
+        result = diff(first, second)
+        if as_json:
+            print_json(result)
+        else:
+            for key, value in result.items():
+                out.print(f"{key}: {_brief(value)}")
+
+
+def chat(
+    model: Annotated[Path, typer.Argument(help="Directory of a merged model.")],
+    document: Annotated[
+        Path | None, typer.Option("--document", help="A text file or PDF to ask about.")
+    ] = None,
+    question: Annotated[str | None, typer.Option("--question", help="Ask this one question and end.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 256,
+) -> None:
+    """Ask a model questions, about a document if you give one; the answer streams."""
+    with guarded():
+        from longlora.inference import answer
+        from pdf2txt.cli import document_text
+
+        context = document_text(document) + "\n\n" if document is not None else ""
+        while True:
+            asked = question or typer.prompt("you", prompt_suffix=" > ")
+            answer(
+                model,
+                context + asked,
+                max_new_tokens=max_new_tokens,
+                stream=lambda text: typer.echo(text, nl=False),
+            )
+            typer.echo()
+            if question:
+                return
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, list):
+        return f"{len(value)}" + (
+            f" ({', '.join(map(str, value[:5]))}{', …' if len(value) > 5 else ''})" if value else ""
+        )
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_brief(v)}" for k, v in value.items()) or "none"
+    return str(value)
+
+
+def register(app: typer.Typer) -> None:
+    app.command(rich_help_panel=PANEL)(pdf2txt)
+    app.add_typer(dataset_app, name="dataset", rich_help_panel=PANEL)
+    app.command(rich_help_panel=PANEL)(chat)

@@ -1,0 +1,216 @@
+"""The run file: one YAML per recipe, checked key by key.
+
+Relative paths in a run file are relative to that file; paths in ``--set`` and ``--pdfs`` to the current
+directory.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from datasets_build.settings import DatasetSettings
+from flows.errors import UsageError
+from flows.resources import packaged_config, packaged_configs
+from longlora.evaluation.settings import EvaluateSettings
+from longlora.merge.settings import MergeSettings
+from longlora.models import ModelSettings
+from longlora.train.settings import TrainSettings
+from pdf2txt.settings import Pdf2txtSettings
+
+
+class FlowSettings(BaseModel):
+    """How a run is carried out. Never part of a digest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    store: Path | None = Field(None, description="Directory of the store; null is ./store.")
+
+
+class RunConfig(BaseModel):
+    """Everything a run needs to know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pdfs: tuple[Path, ...] = Field(
+        (), description="Folders (searched recursively) and files: .pdf, .txt, .md."
+    )
+    model: ModelSettings = Field(description="The base model.")
+    pdf2txt: Pdf2txtSettings = Field(default_factory=Pdf2txtSettings, description="Stage 1: PDF to text.")
+    dataset: DatasetSettings = Field(default_factory=DatasetSettings, description="Stage 2: text to rows.")
+    train: TrainSettings = Field(default_factory=TrainSettings, description="Stage 3: rows to adapter.")
+    merge: MergeSettings = Field(default_factory=MergeSettings, description="Stage 4: adapter to model.")
+    evaluate: EvaluateSettings = Field(
+        default_factory=EvaluateSettings, description="Stage 5: model to numbers."
+    )
+    flows: FlowSettings = Field(default_factory=FlowSettings, description="Store and execution.")
+
+
+def load(
+    name: str, *, overrides: Sequence[str] = (), pdfs: Sequence[Path] = (), store: Path | None = None
+) -> RunConfig:
+    """Read a run file (path, or name of a packaged recipe) and apply ``--set``, ``--pdfs`` and ``--store``.
+
+    Raises:
+        UsageError: no such file or recipe, not YAML, unknown key, or bad value.
+    """
+    path = _find(name)
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"{path} is not YAML: {error}", "correct the file; `longfolio config show demo` is an example"
+        ) from error
+    if not isinstance(raw, dict):
+        raise UsageError(f"{path} holds no settings", "`longfolio config show demo` prints an example")
+    config = rebase(parse(raw, str(path)), path.parent.resolve())
+
+    changes = [_split(item) for item in overrides]
+    if pdfs:
+        changes.append(("pdfs", [str(p) for p in pdfs]))
+    if store is not None:
+        changes.append(("flows.store", str(store)))
+    if not changes:
+        return config
+    tree = config.model_dump(mode="json")
+    for key, value in changes:
+        _assign(tree, key, value)
+    return rebase(parse(tree, "--set"), Path.cwd())
+
+
+def parse(raw: dict[str, Any], where: str) -> RunConfig:
+    """Validate a tree of settings.
+
+    Raises:
+        UsageError: lists every unknown key (with the nearest valid one) and bad value.
+    """
+    try:
+        return RunConfig.model_validate(raw)
+    except ValidationError as error:
+        lines = [_explain(item) for item in error.errors()]
+        raise UsageError(
+            f"{where}: " + "; ".join(lines), "`longfolio config schema` lists every key with its meaning"
+        ) from None
+
+
+def rebase(model: BaseModel, base: Path) -> Any:
+    """A copy whose relative paths are absolute, taken from ``base``."""
+
+    def move(value: Any) -> Any:
+        if isinstance(value, Path):
+            return Path(base / value.expanduser()).resolve()
+        if isinstance(value, BaseModel):
+            return rebase(value, base)
+        if isinstance(value, tuple | list):
+            return type(value)(move(v) for v in value)
+        return value
+
+    return model.model_copy(update={name: move(getattr(model, name)) for name in type(model).model_fields})
+
+
+def flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """``("train.max_steps", 40)`` for every leaf of a tree of settings."""
+    if isinstance(tree, dict) and tree:
+        for key, value in tree.items():
+            yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, tree
+
+
+def _find(name: str) -> Path:
+    path = Path(name)
+    if path.is_file():
+        return path
+    packaged = packaged_config(name)
+    if packaged is not None:
+        return packaged
+    near = difflib.get_close_matches(name, list(packaged_configs()), n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise UsageError(
+        f"no run file {name!r}, and no packaged recipe of that name",
+        f"{hint}recipes: {', '.join(packaged_configs())} (`longfolio config list`)",
+    )
+
+
+def _split(item: str) -> tuple[str, Any]:
+    key, equals, value = item.partition("=")
+    if not equals or not key:
+        raise UsageError(f"--set {item!r} is not KEY=VALUE", "for example --set train.max_steps=40")
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UsageError(f"--set {item!r}: the value is not YAML", "quote the value") from error
+
+
+def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    node: Any = tree
+    for depth, part in enumerate(parents):
+        if isinstance(node, list):
+            try:
+                node = node[int(part)]
+                continue
+            except (ValueError, IndexError):
+                raise UsageError(
+                    f"--set {key}: {'.'.join(parents[:depth])} has no item {part!r}",
+                    "use its position, from 0",
+                ) from None
+        if node.get(part) is None:
+            node[part] = {}
+        node = node[part]
+        if not isinstance(node, dict | list):
+            raise UsageError(
+                f"--set {key}: {'.'.join(parents[: depth + 1])} has no keys below it",
+                "`longfolio config schema` lists every key",
+            )
+    if isinstance(node, list):
+        if not last.isdigit() or int(last) >= len(node):
+            raise UsageError(f"--set {key}: no item {last!r}", "use its position, from 0")
+        node[int(last)] = value
+    elif key == "model" or (parents == ["model"] and last in ("name", "path")):
+        # name and path exclude each other: setting one replaces the other.
+        tree["model"] = value if key == "model" else {last: value}
+    else:
+        node[last] = value
+
+
+def _explain(item: Any) -> str:
+    loc = [part for part in item["loc"] if isinstance(part, str | int)]
+    where = ".".join(map(str, loc))
+    if item["type"] == "extra_forbidden":
+        valid = _keys_at(loc[:-1])
+        near = difflib.get_close_matches(str(loc[-1]), valid, n=1, cutoff=0.5)
+        parent = ".".join(map(str, loc[:-1]))
+        best = ".".join(filter(None, (parent, near[0]))) if near else None
+        return f"unknown key {where!r}" + (
+            f", did you mean {best!r}?" if best else f" (valid: {', '.join(valid)})"
+        )
+    if item["type"] == "missing":
+        return f"missing key {where!r}"
+    message = item["msg"].removeprefix("Value error, ")
+    got = item["input"]
+    shown = "" if isinstance(got, dict | list) else f" (got {got!r})"
+    return f"{where}: {message[:1].lower()}{message[1:]}{shown}"
+
+
+def _keys_at(loc: Sequence[str | int]) -> list[str]:
+    """The valid keys of the settings model at ``loc``."""
+    model: Any = RunConfig
+    for part in loc:
+        if isinstance(part, int) or not hasattr(model, "model_fields"):
+            continue
+        field = model.model_fields.get(part)
+        model = next(iter(_models_in(field.annotation)), None) if field else None
+    return list(model.model_fields) if hasattr(model, "model_fields") else []
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models_in(part)

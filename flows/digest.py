@@ -1,0 +1,42 @@
+"""What identifies a stage's output (DESIGN: content, settings and versions; never paths, times or speed)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+
+def digested(model: BaseModel) -> dict[str, Any]:
+    """The settings that affect the output: no ``Path`` fields (their content counts), none marked ``digest: False``."""
+    tree: dict[str, Any] = {}
+    for name, field in type(model).model_fields.items():
+        extra = field.json_schema_extra
+        marked = isinstance(extra, dict) and extra.get("digest") is False
+        if not marked and not _holds_path(field.annotation):
+            tree[name] = _plain(getattr(model, name))
+    return tree
+
+
+def _holds_path(annotation: Any) -> bool:
+    """Whether a type is ``Path``, ``Path | None``, ``tuple[Path, ...]`` and so on."""
+    return annotation is Path or any(_holds_path(part) for part in get_args(annotation))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return digested(value)
+    if isinstance(value, tuple | list):
+        return [_plain(v) for v in value]
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    return value
+
+
+def digest(tree: Any) -> str:
+    """sha256 (64 hex digits) of a JSON tree, independent of the order of keys."""
+    text = json.dumps(tree, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,183 @@
+"""What a person sees on the terminal: progress bars, the table at the end, messages. All on stderr but tables."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from flows.plan import Plan, PlannedStage
+from flows.runner import Watcher
+
+ACTION_STYLE = {"ran": "green", "cached": "cyan", "run": "yellow", "skipped": "dim", "failed": "bold red"}
+err = Console(stderr=True, highlight=False)
+out = Console(highlight=False)
+
+
+class TerminalWatcher(Watcher):
+    """One bar per running stage; on a pipe, a line every ten seconds instead."""
+
+    LINE_SECONDS = 10.0
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            SpinnerColumn(), TextColumn("[bold]{task.description:<15}"), BarColumn(bar_width=28),
+            TextColumn("{task.fields[count]}"), TimeElapsedColumn(), TimeRemainingColumn(compact=True),
+            TextColumn("[dim]{task.fields[note]}"), console=err,
+        )  # fmt: skip
+        self._bars: dict[str, TaskID] = {}
+        self._last_line = 0.0
+
+    def __enter__(self) -> TerminalWatcher:
+        if err.is_terminal:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if err.is_terminal:
+            self._progress.stop()
+
+    def stage_started(self, stage: PlannedStage) -> None:
+        err.print(f"[yellow]▸[/] [bold]{stage.name}[/]  {escape(stage.why)}")
+        self._bars[stage.name] = self._progress.add_task(stage.name, total=None, count="", note="")
+
+    def bar(self, name: str) -> Callable[..., None]:
+        """A ``report`` callable for a library that is used alone."""
+        self._bars[name] = self._progress.add_task(name, total=None, count="", note="")
+        return lambda event, **fields: self.stage_event(name, event, fields)
+
+    def stage_event(self, stage: str, event: str, fields: dict[str, Any]) -> None:
+        if event in ("warning", "transient"):
+            err.print(f"[yellow]  ! [/]{escape(str(fields['message']))}")
+        elif event == "progress" and stage in self._bars:
+            self._advance(stage, **fields)
+
+    def _advance(self, stage: str, done: int, total: int | None, unit: str, **numbers: Any) -> None:
+        count = f"{done:,}/{total:,} {unit}" if total else (f"{done:,} {unit}" if done else unit)
+        note = "  ".join(f"{key} {_number(value)}" for key, value in numbers.items())
+        if err.is_terminal:
+            self._progress.update(self._bars[stage], completed=done, total=total, count=count, note=note)
+        elif time.monotonic() - self._last_line > self.LINE_SECONDS:
+            self._last_line = time.monotonic()
+            err.print(f"  {stage}: {count}  {note}".rstrip())
+
+    def stage_ended(self, row: dict[str, Any]) -> None:
+        name, action = row["stage"], row["action"]
+        if name in self._bars:
+            self._progress.remove_task(self._bars.pop(name))
+        if action != "skipped":
+            mark = "[red]✗[/]" if action == "failed" else "[green]✓[/]"
+            why = f"  {escape(row['why'])}" if action == "cached" else ""
+            err.print(f"{mark} [bold]{name}[/]  {action}{why}  [dim]{row['seconds']:.1f} s[/]")
+
+
+def run_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """Stage, what was done, seconds, key numbers, path."""
+    table = Table(title=None, show_lines=False, pad_edge=False)
+    table.add_column("stage", style="bold", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("seconds", justify="right", no_wrap=True)
+    table.add_column("key numbers", overflow="fold", ratio=1)
+    for row in rows:
+        action = row["action"]
+        numbers = [escape(line) for line in key_numbers(row["stage"], row["metrics"])]
+        if action in ("ran", "cached"):
+            numbers.append(f"[dim]{escape(row['path'])}[/]")
+        elif row["why"]:
+            numbers.append(f"[dim]{escape(row.get('error') or row['why'])}[/]")
+        table.add_row(
+            row["stage"],
+            f"[{ACTION_STYLE.get(action, '')}]{action}[/]",
+            f"{row['seconds']:.1f}",
+            "\n".join(numbers),
+        )
+    return table
+
+
+def plan_table(plan: Plan) -> Table:
+    table = Table(show_lines=False, pad_edge=False)
+    table.add_column("stage", style="bold", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("why", overflow="fold", ratio=1)
+    table.add_column("digest", style="dim", no_wrap=True)
+    for stage in plan.stages:
+        style = ACTION_STYLE[stage.action]
+        table.add_row(stage.name, f"[{style}]{stage.action}[/]", escape(stage.why), stage.digest[:12])
+    return table
+
+
+def key_numbers(stage: str, metrics: dict[str, Any]) -> list[str]:
+    """The lines of a stage that a person wants to see at the end of a run."""
+    return _KEY_NUMBERS[stage](metrics) if metrics else []
+
+
+def _pdf2txt(m: dict[str, Any]) -> list[str]:
+    lines = [
+        f"{m['converted']} of {m['documents']} documents, {m['pages']} pages, {m['pages_ocr']} by OCR, "
+        f"{m['characters']:,} characters"
+    ]
+    lines += [f"rejected {item['source']}: {item['status']}" for item in m.get("rejected_files", [])[:8]]
+    return lines
+
+
+def _datasets_build(m: dict[str, Any]) -> list[str]:
+    return [
+        f"{m['rows']} rows ({m['rows_train']} train, {m['rows_validation']} validation), {m['tokens']:,} tokens, "
+        f"{len(m['tasks'])} tasks"
+    ]
+
+
+def _train(m: dict[str, Any]) -> list[str]:
+    return [
+        f"{m['steps']} steps, {m['tokens']:,} tokens, loss {m['loss_start']:.3f} -> {m['loss_end']:.3f}, "
+        f"{m['tokens_per_second']:.0f} tokens/s"
+    ]
+
+
+def _merge(m: dict[str, Any]) -> list[str]:
+    return [
+        f"context {m['context_length']:,}, {m['parameters'] / 1e6:.1f} M parameters, "
+        f"largest logit difference {m['logits_max_difference']:.1e}"
+    ]
+
+
+def _evaluate(m: dict[str, Any]) -> list[str]:
+    return [
+        evaluation_line(task, item) for task, item in m.items() if isinstance(item, dict) and "base" in item
+    ]
+
+
+def evaluation_line(task: str, item: dict[str, Any]) -> str:
+    """``answers loss  base 2.31  merged 1.20  difference -1.11 [-1.30, -0.92]  n 24``."""
+    return (
+        f"{task} {item['metric']}: base {_number(item['base'])}, merged {_number(item['merged'])}, difference "
+        f"{item['difference']:+.3g} [{item['low']:+.3g}, {item['high']:+.3g}] (95 %, n {item['n']})"
+    )
+
+
+_KEY_NUMBERS = {
+    "pdf2txt": _pdf2txt, "datasets_build": _datasets_build, "train": _train, "merge": _merge, "evaluate": _evaluate,
+}  # fmt: skip
+
+
+def _number(value: Any) -> str:
+    return (
+        f"{value:,.4g}"
+        if isinstance(value, float)
+        else f"{value:,}"
+        if isinstance(value, int)
+        else str(value)
+    )

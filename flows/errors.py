@@ -1,0 +1,42 @@
+"""Exit codes, and errors that say what happened, where, and what to do."""
+
+from __future__ import annotations
+
+EXIT_DONE = 0
+EXIT_FAILED = 1  # a stage failed
+EXIT_USAGE = 2  # wrong usage or input, found before the first stage starts
+EXIT_REGRESSED = 3  # the gate failed
+EXIT_INTERRUPTED = 130
+
+
+class UsageError(Exception):
+    """Wrong usage or input. ``str`` says what and where, ``remedy`` what to do; exit code 2."""
+
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+
+def remedy_of(error: BaseException) -> str | None:
+    """The remedy that an error carries (also the libraries' own errors), or one for well-known OS errors.
+
+    None means that this is a defect of ours, worth a traceback.
+    """
+    import errno
+
+    remedy = getattr(error, "remedy", None)
+    if remedy is not None:
+        return str(remedy)
+    if isinstance(error, OSError):
+        return {
+            errno.ENOSPC: "free some disk space (longfolio gc shows what no kept run uses) or use --store on another disk",
+            errno.EDQUOT: "the quota is used up: free some space or use --store on another disk",
+            errno.EROFS: "this file system is read-only: use --store with a directory that can be written",
+            errno.EACCES: "check the permissions, or use --store with a directory that you may write",
+            errno.EPERM: "check the permissions, or use --store with a directory that you may write",
+        }.get(error.errno or 0)
+    if isinstance(error, MemoryError):
+        return (
+            "not enough memory: lower train.micro_batch_size or dataset.max_tokens, or use a larger machine"
+        )
+    return None

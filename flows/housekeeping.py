@@ -1,0 +1,119 @@
+"""Keep the store small and whole: gc and verify."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flows.runs import list_runs
+from flows.store import OUTPUT, UNITS_LOG, Store, list_files, read_manifest, remove
+
+CHAMPION = "champion.json"
+
+
+@dataclass
+class Garbage:
+    """What no kept run uses."""
+
+    kept_runs: list[str]
+    paths: list[tuple[str, Path, int]] = field(default_factory=list)  # (kind, path, bytes)
+
+    @property
+    def bytes(self) -> int:
+        return sum(size for _, _, size in self.paths)
+
+    def delete(self) -> None:
+        for _, path, _ in self.paths:
+            remove(path)
+
+
+def find_garbage(store: Store, keep: int) -> Garbage:
+    """Outputs, attempts and units that neither the newest ``keep`` runs, a running one, nor the champion use.
+
+    Attempts that another process is working on now are never garbage. A run that uses an output also keeps
+    the units it was assembled from, so that adding one PDF later converts one PDF.
+    """
+    records = list_runs(store)
+    newest = records[-keep:] if keep > 0 else []
+    kept = [r for r in records if r in newest or r.status == "running" or r.run_id == _champion(store)]
+    used = {(row["stage"], row["digest"]) for r in kept for row in r.data["stages"]}
+    # An output stays useful only with what it was made from: trace and --from walk upstream.
+    for stage, digest in list(used):
+        _add_upstream(store, stage, digest, used)
+
+    garbage = Garbage([r.run_id for r in kept])
+    units: set[str] = set()
+    for stage, digest, path in store.outputs():
+        if (stage, digest) in used:
+            units.update((read_manifest(path) or {}).get("units", []))
+        else:
+            garbage.paths.append(("output", path, _size(path)))
+    for stage, digest, path in store.attempts():
+        if (stage, digest) in used or store.locked(stage, digest):
+            log = path / UNITS_LOG
+            units.update(log.read_text().split() if log.exists() else ())
+        else:
+            garbage.paths.append(("attempt", path, _size(path)))
+    for path in sorted(store.units.glob("*/*")):
+        if f"{path.parent.name}/{path.name}" not in units:
+            garbage.paths.append(("unit", path, _size(path)))
+    return garbage
+
+
+def _add_upstream(store: Store, stage: str, digest: str, used: set[tuple[str, str]]) -> None:
+    manifest = store.manifest(stage, digest)
+    for name, key in (manifest or {}).get("identity", {}).get("upstream", {}).items():
+        used.add((name, key))
+        _add_upstream(store, name, key, used)
+
+
+def _champion(store: Store) -> str:
+    try:
+        return str(json.loads((store.root / CHAMPION).read_text())["run_id"])
+    except (OSError, ValueError, KeyError):
+        return ""
+
+
+def _size(path: Path) -> int:
+    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+    return sum(p.stat().st_size for p in files)
+
+
+@dataclass
+class Verdict:
+    """One finished output, hashed again."""
+
+    stage: str
+    digest: str
+    path: Path
+    problems: list[str]
+    files: int
+    bytes: int
+
+
+def verify_output(stage: str, digest: str, path: Path) -> Verdict:
+    """Compare an output's files with its manifest: missing, added, changed."""
+    manifest = read_manifest(path)
+    if manifest is None:
+        return Verdict(stage, digest, path, ["manifest.json is missing or unreadable"], 0, 0)
+    expected: dict[str, Any] = {f["path"]: f for f in manifest["outputs"]}
+    actual = {f["path"]: f for f in list_files(path)}
+    problems = [f"{name} is missing" for name in sorted(expected.keys() - actual.keys())]
+    problems += [f"{name} was added" for name in sorted(actual.keys() - expected.keys())]
+    for name in sorted(expected.keys() & actual.keys()):
+        if expected[name]["sha256"] != actual[name]["sha256"]:
+            problems.append(
+                f"{name} was changed: {expected[name]['bytes']:,} -> {actual[name]['bytes']:,} bytes, other sha256"
+            )
+    return Verdict(stage, digest, path, problems, len(actual), sum(f["bytes"] for f in actual.values()))
+
+
+def set_aside(store: Store, verdict: Verdict) -> Path:
+    """Take a damaged output out of the way, so that the next run makes it anew; returns where it went."""
+    target = store.attempt(verdict.stage, f"damaged-{verdict.digest[:12]}")
+    remove(target)
+    target.mkdir(parents=True)
+    verdict.path.replace(target / OUTPUT)
+    return target

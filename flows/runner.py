@@ -1,0 +1,239 @@
+"""Carry out a plan: for each stage reuse or run, keep the record, leave everything resumable."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from flows.config import RunConfig
+from flows.errors import remedy_of
+from flows.plan import Plan, PlannedStage, Selection, make_plan
+from flows.runs import RunRecord, environment, new_record, now
+from flows.stages import STAGES, Stage, stage_index
+from flows.store import UNITS_LOG, Store, remove
+from longlora import models
+from pdf2txt.units import write_atomic
+
+
+class StageFailed(Exception):
+    """A stage ended with an error; the record has been updated."""
+
+    def __init__(self, stage: str, cause: BaseException) -> None:
+        super().__init__(f"{stage}: {cause}")
+        self.stage = stage
+        self.cause = cause
+        self.remedy = remedy_of(cause)
+
+
+class Watcher:
+    """Receives what happens during a run. The command line draws it; the default ignores it."""
+
+    def stage_started(self, stage: PlannedStage) -> None: ...
+
+    def stage_event(self, stage: str, event: str, fields: dict[str, Any]) -> None: ...
+
+    def stage_ended(self, row: dict[str, Any]) -> None: ...
+
+
+@dataclass
+class StageReport:
+    """The ``report`` callable that a stage is given: keeps what belongs in the manifest, passes all on."""
+
+    stage: str
+    attempt: Path
+    on_event: Callable[[str, str, dict[str, Any]], None]
+    units: set[str] = field(default_factory=set)
+    transient: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def __call__(self, event: str, **fields: Any) -> None:
+        if event == "unit":
+            name = f"{fields['kind']}/{fields['key']}"
+            if name not in self.units:
+                self.units.add(name)
+                # Beside the attempt, so that gc spares the units of work that was killed.
+                with (self.attempt / UNITS_LOG).open("a") as log:
+                    log.write(name + "\n")
+        elif event == "transient":
+            self.transient.append(str(fields["message"]))
+        elif event == "warning":
+            self.warnings.append(str(fields["message"]))
+        self.on_event(self.stage, event, fields)
+
+
+def run(
+    config: RunConfig, store: Store, selection: Selection, watcher: Watcher, *, resume: RunRecord | None = None,
+    name: str = "",
+) -> RunRecord:  # fmt: skip
+    """Run the chain; returns the finished record.
+
+    Raises:
+        UsageError, longlora.errors.UserError: found before the first stage starts.
+        StageFailed: a stage ended with an error; what was finished stays, the attempt can be resumed.
+        KeyboardInterrupt: interrupted; likewise.
+    """
+    store.prepare()
+    if resume is not None:
+        selection = replace(selection, resuming=resume.run_id)
+    plan = make_plan(config, store, selection)
+    record = resume or new_record(store, status="running", config_name=name)
+    record.data |= {
+        "config": config.model_dump(mode="json"),
+        "selection": {"start": selection.start, "until": selection.until, "rerun": list(selection.rerun)},
+        "documents": plan.external.names,
+        "stages": [
+            _row(stage, stage.action if stage.action == "skipped" else "pending") for stage in plan.stages
+        ],
+    }
+    record.start_process()
+    failure: StageFailed | None = None
+    try:
+        for index, planned in enumerate(plan.stages):
+            if planned.action == "skipped":
+                row = record.data["stages"][index]
+            else:
+                record.data["stages"][index]["action"] = "running"
+                record.save()
+                try:
+                    row = _perform(config, store, plan, planned, record, watcher)
+                except Exception as error:
+                    failure = StageFailed(planned.name, error)
+                    row = _row(planned, "failed", error=f"{type(error).__name__}: {error}")
+            record.data["stages"][index] = row
+            record.save()
+            watcher.stage_ended(row)
+            if failure is not None:
+                raise failure
+        record.data["status"] = "done"
+    except StageFailed:
+        record.data["status"] = "failed"
+        raise
+    except KeyboardInterrupt:
+        record.data["status"] = "interrupted"
+        raise
+    finally:
+        ended = next((row["stage"] for row in record.data["stages"] if row["action"] in ("running", "failed")), "")
+        for row in record.data["stages"]:
+            if row["action"] == "pending":
+                row |= {"action": "skipped", "why": f"{ended} did not finish"}
+            elif row["action"] == "running":
+                row["action"] = "failed"
+        record.data["finished"] = now()
+        _save_quietly(record)
+    return record
+
+
+def _perform(
+    config: RunConfig, store: Store, plan: Plan, planned: PlannedStage, record: RunRecord, watcher: Watcher
+) -> dict[str, Any]:
+    """Reuse or run one stage under its lock; returns its row of the record."""
+    stage = STAGES[stage_index(planned.name)]
+    started = time.monotonic()
+
+    def waiting() -> None:
+        message = f"{planned.name}: another run is making this output; waiting for it"
+        watcher.stage_event(planned.name, "warning", {"message": message})
+
+    with store.lock(planned.name, planned.digest, on_wait=waiting):
+        manifest = store.manifest(planned.name, planned.digest)
+        meanwhile = (
+            manifest is not None and manifest["finished"] != planned.present and not manifest["incomplete"]
+        )
+        if manifest is not None and (planned.action == "cached" or meanwhile):
+            why = f"made by run {manifest['run_id']} meanwhile" if meanwhile else planned.why
+            return _row(
+                planned, "cached", why=why, seconds=time.monotonic() - started, metrics=manifest["metrics"]
+            )
+        watcher.stage_started(planned)
+        manifest = _make(config, store, plan, planned, stage, record, watcher, replaces=manifest)
+    return _row(
+        planned, "ran", seconds=time.monotonic() - started, metrics=manifest["metrics"],
+        warnings=manifest["warnings"], transient=manifest["transient"],
+    )  # fmt: skip
+
+
+def _make(
+    config: RunConfig, store: Store, plan: Plan, planned: PlannedStage, stage: Stage, record: RunRecord,
+    watcher: Watcher, replaces: dict[str, Any] | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Run a stage in its attempt directory and finish the output; returns the manifest."""
+    attempt = store.attempt(stage.name, planned.digest)
+    if plan.selection.again(stage.name) and _attempt_owner(attempt) != record.run_id:
+        remove(attempt)
+        for unit in (replaces or {}).get("units", []):
+            (store.units / unit).unlink(missing_ok=True)
+    attempt.mkdir(parents=True, exist_ok=True)
+    note = {"run_id": record.run_id, "started": now(), "identity": planned.identity}
+    write_atomic(attempt / "attempt.json", json.dumps(note).encode())
+
+    report = StageReport(stage.name, attempt, watcher.stage_event)
+    inputs = _inputs(config, store, plan, stage, report)
+    began, clock = now(), time.monotonic()
+    metrics = stage.run(stage.settings(config), inputs, attempt, report)
+    upstream = {name: store.manifest(name, planned.identity["upstream"][name]) for name in stage.upstream}
+    return store.finish(
+        stage.name,
+        planned.digest,
+        {
+            "stage": stage.name,
+            "digest": planned.digest,
+            "run_id": record.run_id,
+            "identity": planned.identity,
+            "settings": stage.settings(config).model_dump(mode="json"),
+            "upstream_outputs": {name: m["outputs_sha256"] for name, m in upstream.items() if m},
+            "source_sha256": stage.source_sha256(),
+            "environment": environment(),
+            "started": began,
+            "finished": now(),
+            "seconds": round(time.monotonic() - clock, 3),
+            "metrics": metrics,
+            "units": sorted(report.units),
+            "incomplete": bool(report.transient),
+            "transient": report.transient,
+            "warnings": report.warnings,
+        },
+    )
+
+
+def _inputs(
+    config: RunConfig, store: Store, plan: Plan, stage: Stage, report: StageReport
+) -> dict[str, Path]:
+    digests = {p.name: p.digest for p in plan.stages}
+    inputs = {name: store.finished(name, digests[name]) for name in stage.upstream}
+    inputs |= plan.external.paths[stage.name]
+    inputs["units"] = store.units
+    if stage.name == "pdf2txt":
+        inputs["sources"] = report.attempt / "sources.json"
+        write_atomic(inputs["sources"], json.dumps(plan.external.documents, indent=1).encode())
+    if stage.reads_model:
+        report("progress", done=0, total=None, unit="preparing the base model")
+        inputs["model"] = models.prepare(config.model, store.models)
+    return inputs
+
+
+def _attempt_owner(attempt: Path) -> str:
+    try:
+        return str(json.loads((attempt / "attempt.json").read_text())["run_id"])
+    except (OSError, ValueError, KeyError):
+        return ""
+
+
+def _row(planned: PlannedStage, action: str, **fields: Any) -> dict[str, Any]:
+    row = {
+        "stage": planned.name, "action": action, "why": planned.why, "digest": planned.digest,
+        "path": str(planned.path.resolve()), "seconds": 0.0, "metrics": {}, **fields,
+    }  # fmt: skip
+    row["seconds"] = round(float(row["seconds"]), 3)
+    return row
+
+
+def _save_quietly(record: RunRecord) -> None:
+    """On a full disk the error that matters is the stage's own, not that its record cannot be updated."""
+    try:
+        record.save()
+    except OSError:
+        pass

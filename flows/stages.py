@@ -1,0 +1,154 @@
+"""The five stages: what each reads, what identifies its output, and the function that does it.
+
+The libraries are imported when a stage is first looked at, so that ``longfolio --help`` stays quick.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pydantic import BaseModel
+
+from flows.config import RunConfig
+from flows.errors import UsageError
+from flows.inputs import FileHashes, find_documents
+from longlora import models
+
+Report = Callable[..., None]
+PACKAGE_ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the chain. ``section`` is its key in the run file."""
+
+    name: str
+    section: str
+    module: str
+    upstream: tuple[str, ...] = ()
+    reads_model: bool = False
+    sources: tuple[str, ...] = ()  # package files whose code shapes the output, as globs
+
+    def settings(self, config: RunConfig) -> BaseModel:
+        settings: BaseModel = getattr(config, self.section)
+        return settings
+
+    def library(self) -> ModuleType:
+        return importlib.import_module(self.module)
+
+    def run(self, settings: BaseModel, inputs: dict[str, Path], work: Path, report: Report) -> dict[str, Any]:
+        result: dict[str, Any] = self.library().run(settings, inputs, work, report)
+        return result
+
+    def source_sha256(self) -> str:
+        """Of the stage's code, to warn when it changed and STAGE_VERSION did not."""
+        total = hashlib.sha256()
+        for pattern in self.sources:
+            for path in sorted(PACKAGE_ROOT.glob(pattern)):
+                total.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+        return total.hexdigest()
+
+
+STAGES = (
+    Stage("pdf2txt", "pdf2txt", "pdf2txt.stage", sources=("pdf2txt/**/*.py",)),
+    Stage(
+        "datasets_build", "dataset", "datasets_build.stage", ("pdf2txt",), reads_model=True,
+        sources=("datasets_build/**/*.py", "longlora/prompts.py"),
+    ),
+    Stage(
+        "train", "train", "longlora.train.stage", ("pdf2txt", "datasets_build"), reads_model=True,
+        sources=("longlora/train/**/*.py", "longlora/attention.py", "longlora/rope.py", "longlora/adapters.py",
+                 "longlora/models.py", "longlora/prompts.py"),
+    ),
+    Stage(
+        "merge", "merge", "longlora.merge.stage", ("train",), reads_model=True,
+        sources=("longlora/merge/**/*.py", "longlora/adapters.py", "longlora/models.py"),
+    ),
+    Stage(
+        "evaluate", "evaluate", "longlora.evaluation.stage", ("pdf2txt", "datasets_build", "merge"),
+        reads_model=True, sources=("longlora/evaluation/**/*.py", "longlora/models.py", "longlora/prompts.py"),
+    ),
+)  # fmt: skip
+NAMES = tuple(stage.name for stage in STAGES)
+
+
+def stage_index(name: str) -> int:
+    """Position of a stage.
+
+    Raises:
+        UsageError: unknown stage, with the nearest name.
+    """
+    import difflib
+
+    if name not in NAMES:
+        near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.4)
+        raise UsageError(
+            f"unknown stage {name!r}" + (f", did you mean {near[0]!r}?" if near else ""),
+            f"the stages are {', '.join(NAMES)}",
+        )
+    return NAMES.index(name)
+
+
+@dataclass(frozen=True)
+class External:
+    """Inputs from outside the store, by stage: the paths that are handed over, and their content."""
+
+    paths: dict[str, dict[str, Path]]  # stage -> input name -> path
+    content: dict[str, dict[str, Any]]  # stage -> input name -> what is digested
+    documents: list[dict[str, str]]  # {"sha256", "path"}, one per distinct content, by sha256
+    names: dict[str, list[str]]  # sha256 -> every path of those bytes
+
+
+def gather(config: RunConfig, hashes: FileHashes) -> External:
+    """Look at every external input of a run.
+
+    Raises:
+        UsageError, longlora.errors.UserError: one is missing or unreadable, and what to do.
+    """
+    names: dict[str, list[str]] = {}
+    for path, sha in hashes.many(find_documents(config.pdfs)).items():
+        names.setdefault(sha, []).append(str(path))
+    documents = [{"sha256": sha, "path": sorted(paths)[0]} for sha, paths in sorted(names.items())]
+
+    model_files = models.model_files(config.model)
+    model = {p.name: sha for p, sha in hashes.many(model_files).items()}
+    # The dataset depends on the tokenizer alone; a GGUF file carries it inside.
+    tokenizer = {name: sha for name, sha in model.items() if not name.endswith((".safetensors", ".bin"))}
+
+    paths: dict[str, dict[str, Path]] = {name: {} for name in NAMES}
+    content: dict[str, dict[str, Any]] = {name: {} for name in NAMES}
+    content["pdf2txt"]["pdfs"] = [d["sha256"] for d in documents]
+    for stage in STAGES:
+        if stage.reads_model:
+            content[stage.name]["model"] = tokenizer if stage.name == "datasets_build" else model
+    for index, item in enumerate(config.dataset.imports):
+        _add(
+            paths,
+            content,
+            hashes,
+            "datasets_build",
+            f"import-{index}",
+            item.path,
+            f"dataset.imports.{index}.path",
+        )
+    for index, path in enumerate(config.evaluate.texts):
+        _add(paths, content, hashes, "evaluate", f"text-{index}", path, f"evaluate.texts.{index}")
+    return External(paths, content, documents, {sha: sorted(found) for sha, found in names.items()})
+
+
+def _add(
+    paths: dict[str, dict[str, Path]], content: dict[str, dict[str, Any]], hashes: FileHashes,
+    stage: str, name: str, path: Path, key: str,
+) -> None:  # fmt: skip
+    if not path.exists():
+        raise UsageError(f"{key}: {path} does not exist", f"correct {key}")
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    shas = hashes.many(files)
+    paths[stage][name] = path
+    content[stage][name] = [[str(p.relative_to(path)) if path.is_dir() else "", shas[p]] for p in files]

@@ -1,0 +1,10 @@
+"""Stage ``merge``: base model + adapter -> an ordinary Hugging Face model directory, checked.
+
+``longlora.merge.stage`` writes it, ``weights`` computes the tensors, ``writer`` streams them to disk,
+``verify`` compares logits, ``card`` writes the README.
+"""
+
+from longlora.merge.settings import MergeSettings
+from longlora.merge.stage import STAGE_VERSION, identity, run
+
+__all__ = ["STAGE_VERSION", "MergeSettings", "identity", "run"]

@@ -1,0 +1,100 @@
+"""Context extension: the RoPE scaling of a model config, composed with what the model already has.
+
+transformers 5 keeps it in one dictionary, ``config.rope_parameters``. Two traps are avoided here: assigning the old
+``config.rope_scaling`` drops ``rope_theta``, and LongLoRA's script replaces an existing factor instead of multiplying
+it (a model taken from 4k to 16k and then to 32k got 2, not 8).
+
+    config = extend(AutoConfig.from_pretrained(folder), 32768, "linear")
+    model = AutoModelForCausalLM.from_pretrained(folder, config=config)   # the rotary tables are built here
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, Literal
+
+from longlora.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+Method = Literal["linear", "dynamic", "yarn", "llama3"]
+ORIGINAL = "original_max_position_embeddings"
+
+
+def window(config: PretrainedConfig) -> int:
+    """Tokens the model handles as configured now, its RoPE scaling counted.
+
+    A scaled config comes in two conventions. Where the original window is written down and
+    ``max_position_embeddings`` is above it, the latter is the extended length (ours; Llama 3.1; Phi-3). Otherwise it is
+    still the original one and the factor extends it (LongLoRA, Vicuna-16k, Qwen 2.5, dynamic NTK).
+    """
+    rope = _parameters(config)
+    length = int(config.max_position_embeddings)
+    original = rope.get(ORIGINAL) or getattr(config, ORIGINAL, None)
+    if rope["rope_type"] == "default" or (original and length > original):
+        return length
+    return int(length * rope.get("factor", 1.0))
+
+
+def extend(config: PretrainedConfig, context_length: int, method: Method = "linear") -> PretrainedConfig:
+    """A copy of ``config`` for ``context_length`` tokens. Call it before the model is built.
+
+    The factor is exact, ``context_length / original window``; an existing factor is multiplied. A model whose window is
+    long enough comes back unchanged. ``max_position_embeddings`` is raised to ``context_length``, except for
+    ``dynamic``, whose formula in transformers needs the original value there.
+
+    Args:
+        config: of a model with RoPE.
+        context_length: tokens.
+        method: linear (position interpolation, Chen et al. 2306.15595; LongLoRA's choice), dynamic (NTK-aware), yarn
+            (Peng et al. 2309.00071), llama3 (by wavelength, Llama 3.1).
+
+    Raises:
+        UserError: no RoPE, a scaling per layer type, or a scaling of another method already there.
+    """
+    new = copy.deepcopy(config)
+    rope = _parameters(new)
+    current = window(new)
+    if context_length <= current:
+        return new
+    have = rope["rope_type"]
+    if have not in ("default", method):
+        raise UserError(
+            f"this model's RoPE is already scaled by {have!r} (window {current:,} tokens); {method!r} cannot be put on top",
+            f"set train.rope to {have}"
+            if have in Method.__args__
+            else "use a base model without RoPE scaling",  # type: ignore[attr-defined]
+        )
+    original = rope.get(ORIGINAL) or getattr(new, ORIGINAL, None) or int(new.max_position_embeddings)
+    factor = rope.get("factor", 1.0) * context_length / current
+    rope = {key: value for key, value in rope.items() if key != "type"}  # the old name of rope_type
+    rope |= {"rope_type": method, "factor": float(factor)}
+    if method in ("yarn", "llama3"):
+        rope[ORIGINAL] = original
+    if method == "llama3":
+        rope = {"low_freq_factor": 1.0, "high_freq_factor": 4.0} | rope
+    if method == "linear":  # transformers warns of unknown keys in the dictionary, not beside it
+        setattr(new, ORIGINAL, original)
+    new.rope_parameters = rope
+    if method != "dynamic":
+        new.max_position_embeddings = context_length
+    new.standardize_rope_params()
+    new.validate_rope()
+    return new
+
+
+def _parameters(config: PretrainedConfig) -> dict[str, Any]:
+    """The flat RoPE dictionary of a config, with ``rope_type``."""
+    rope = getattr(config, "rope_parameters", None)
+    if not rope or not hasattr(config, "max_position_embeddings"):
+        raise UserError(
+            f"{config.model_type}: this architecture has no RoPE, its context cannot be extended",
+            "leave train.context_length empty, or use a model with RoPE",
+        )
+    if "rope_theta" not in rope:
+        raise UserError(
+            f"{config.model_type}: RoPE is set per layer type here; extending that is not supported",
+            "leave train.context_length empty",
+        )
+    return {"rope_type": rope.get("type", "default")} | dict(rope)

@@ -1,0 +1,1 @@
+"""Context extension and supervised fine-tuning: from rows or text to an adapter folder."""

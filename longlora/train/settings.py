@@ -1,0 +1,152 @@
+"""What a training run is told. Fields marked ``digest: False`` change speed or memory, never what is learned."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from longlora.adapters import LoraSettings, Role
+from longlora.prompts import Template
+from longlora.rope import Method
+
+SPEED: dict[str, Any] = {"digest": False}
+
+
+class GroupRates(BaseModel):
+    """Learning rates of single parameter groups; null means ``learning_rate``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    A: float | None = Field(None, ge=0, description="Of LoRA's A matrices.")
+    B: float | None = Field(
+        None,
+        ge=0,
+        description="Of LoRA's B matrices; 4 to 16 times A's learns faster (Hayou et al., 2402.12354).",
+    )
+    embed: float | None = Field(None, ge=0, description="Of the token embedding (and a head tied to it).")
+    norm: float | None = Field(None, ge=0, description="Of the norms on the residual stream.")
+    head: float | None = Field(None, ge=0, description="Of an output head of its own.")
+
+
+class TrainSettings(BaseModel):
+    """The train stage: LoRA with trainable embeddings and norms, S²-Attn, packed rows (LongLoRA, 2309.12307)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # Data
+    data: Literal["sft", "text"] = Field(
+        "sft",
+        description="sft: the dataset's rows, loss on answers only. text: the plain text of the train-split documents, "
+        "loss on every token, for context extension.",
+    )
+    template: Template | None = Field(
+        None,
+        description="How an instruction becomes a prompt: chat, inst or plain; null: as the dataset was measured.",
+    )
+    row_tokens: int | None = Field(
+        None,
+        ge=16,
+        description="Tokens per packed row, at most context_length; null: context_length. Memory grows with it; "
+        "no dataset row may be longer.",
+    )
+    packing: bool = Field(
+        True,
+        description="Several rows of data in one row of row_tokens, blind to each other. Off: one each, "
+        "which wastes most of a step on short data.",
+    )
+
+    # Context and attention
+    context_length: int | None = Field(
+        None,
+        ge=16,
+        description="Tokens the trained model shall handle; above the model's window its RoPE is scaled. null: as it is.",
+    )
+    rope: Method = Field(
+        "linear", description="How RoPE is scaled: linear (LongLoRA), dynamic, yarn or llama3."
+    )
+    attention: Literal["s2_attn", "full"] = Field(
+        "s2_attn", description="Attention while training: s2_attn costs L·group instead of L²; full is exact."
+    )
+    group: float = Field(
+        0.25,
+        gt=0,
+        description="Group of s2_attn: a share of row_tokens (below 1; the paper's 1/4) or tokens. "
+        "Smaller is faster on long rows and further from full attention.",
+    )
+
+    # What is trained
+    lora: LoraSettings = Field(
+        default_factory=lambda: LoraSettings.model_validate({}), description="Low-rank adapters."
+    )
+    trainable: tuple[Role, ...] = Field(
+        ("embed", "norm"),
+        description="Trained in full beside LoRA: embed, norm, head. Embeddings and norms are what lets LoRA extend a "
+        "context; embeddings dominate the adapter's size.",
+    )
+
+    # Optimisation
+    learning_rate: float = Field(
+        2e-5, gt=0, description="Peak rate of AdamW. LongLoRA: 2e-5, LongQLoRA: 2e-4."
+    )
+    learning_rates: GroupRates = Field(
+        default_factory=lambda: GroupRates.model_validate({}), description="Rates of single groups."
+    )
+    schedule: Literal["constant_with_warmup", "cosine", "linear"] = Field(
+        "constant_with_warmup", description="Course of the rate after warm-up; cosine and linear fall to 0."
+    )
+    warmup_steps: int = Field(20, ge=0, description="Steps in which the rate rises from 0.")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's decay, of all groups but norms.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm.")
+    max_steps: int | None = Field(None, ge=1, description="Optimizer steps; null: as many as epochs take.")
+    epochs: float = Field(1.0, gt=0, description="Passes over the data where max_steps is null.")
+    global_batch_size: int = Field(8, ge=1, description="Packed rows per optimizer step, over all devices.")
+    dtype: Literal["bfloat16", "float32"] = Field(
+        "bfloat16",
+        description="Of the frozen weights and the arithmetic; what is trained is always kept in float32.",
+    )
+    seed: int = Field(0, ge=0, description="Of the A matrices, the order of rows and dropout.")
+
+    # Speed and memory
+    micro_batch_size: int = Field(
+        1, ge=1, description="Rows at once on a device; divides global_batch_size.", json_schema_extra=SPEED
+    )
+    gradient_checkpointing: bool = Field(
+        True,
+        description="Recompute each layer in the backward pass: a third more time, a fraction of the memory.",
+        json_schema_extra=SPEED,
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where to train.", json_schema_extra=SPEED
+    )
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads of torch; null: torch's own choice.", json_schema_extra=SPEED
+    )
+    save_every_steps: int | None = Field(
+        None, ge=1, description="Steps between checkpoints; null: by time only.", json_schema_extra=SPEED
+    )
+    save_every_minutes: float = Field(
+        10.0,
+        gt=0,
+        description="Minutes between checkpoints at most: what a crash can cost.",
+        json_schema_extra=SPEED,
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainSettings:
+        if self.global_batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"global_batch_size ({self.global_batch_size}) must be a multiple of micro_batch_size ({self.micro_batch_size})"
+            )
+        if self.context_length and self.row_tokens and self.row_tokens > self.context_length:
+            raise ValueError(
+                f"row_tokens ({self.row_tokens}) is above context_length ({self.context_length})"
+            )
+        if self.group >= 1 and self.group != int(self.group):
+            raise ValueError(f"group ({self.group}) is a share below 1 or a whole number of tokens")
+        return self
+
+    def rate(self, group: str) -> float:
+        """The peak learning rate of a parameter group (A, B, embed, norm, head)."""
+        own = getattr(self.learning_rates, group)
+        return self.learning_rate if own is None else float(own)

@@ -1,0 +1,236 @@
+"""The train stage: dataset (or documents) + base model -> adapter.
+
+tokens      rows or text, rendered, packed                       data.py
+config      RoPE scaled to the context length                    longlora.rope
+model       base frozen, LoRA + embeddings + norms in fp32       longlora.adapters, longlora.attention
+train       the step loop, metrics, checkpoints                  trainer.py
+output      adapter/ metrics.jsonl parameters.json, renamed into place as a whole
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from longlora import adapters, attention, rope
+from longlora.errors import UserError
+from longlora.models import load_model, load_tokenizer
+from longlora.prompts import Template
+from longlora.train import data
+from longlora.train.checkpoints import file_sha256, sync
+from longlora.train.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+STAGE_VERSION = 1
+
+Report = Callable[..., None]
+
+
+def identity(settings: TrainSettings) -> dict[str, Any]:
+    """What beyond the settings decides the output."""
+    return {"adapter_format": adapters.FORMAT_VERSION}
+
+
+def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Report) -> dict[str, Any]:
+    """Train an adapter; continues an interrupted attempt in ``work`` with the same result to the bit (CPU).
+
+    Args:
+        settings: see `TrainSettings`.
+        inputs: ``model`` (Hugging Face directory), ``datasets_build`` (``data/train-*.parquet``, ``splits.json``) and,
+            for ``data: text``, ``pdf2txt`` (``documents.parquet``).
+        work: scratch and, in the end, ``output/``.
+        report: see docs/architecture.md.
+
+    Returns:
+        steps, rows, tokens, first_loss, last_loss, loss_start and loss_end (means of the first and last tenth of the
+        steps), tokens_per_second, trainable_parameters (per group), peak_memory_bytes, resumed_from (step or None),
+        context_length, group_tokens.
+
+    Raises:
+        UserError: a mistake in settings or data.
+        LossNotFinite: training diverged.
+    """
+    result, output = work / "result.json", work / "output"
+    if output.exists() and result.exists():
+        return dict(json.loads(result.read_text()))
+    work.mkdir(parents=True, exist_ok=True)
+
+    import torch
+
+    from longlora.train.trainer import LongTrainer, device_of, peak_memory
+
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    device = device_of(settings)
+
+    # Data: samples -> packed rows -> the stream of all steps
+    tokenizer = load_tokenizer(inputs["model"])
+    config = make_config(inputs["model"], settings)
+    context_length = settings.context_length or rope.window(config)
+    row_tokens = settings.row_tokens or context_length
+    if row_tokens > context_length:
+        raise UserError(
+            f"train.row_tokens ({row_tokens:,}) is above the model's context of {context_length:,} tokens",
+            "set train.context_length to extend the model, or lower train.row_tokens",
+        )
+    template = settings.template or _dataset_template(inputs["datasets_build"])
+    samples = load_samples(settings, inputs, tokenizer, template, row_tokens)
+    rows = data.make_rows(samples, row_tokens, settings.packing)
+    steps = settings.max_steps or max(1, round(settings.epochs * len(rows) / settings.global_batch_size))
+    stream = data.stream(rows, steps * settings.global_batch_size, settings.seed)
+
+    # Model: frozen base in settings.dtype, trained parts in fp32
+    attention.register()
+    longest = max(sum(len(s) for s in row) for row in rows)
+    group = attention.group_tokens(settings.group, row_tokens) if settings.attention == "s2_attn" else None
+    setattr(config, attention.GROUP_ATTRIBUTE, group)
+    config.use_cache = False
+    base = load_model(
+        inputs["model"], dtype=settings.dtype, config=config, attn_implementation=attention.NAME
+    )
+    check_head(base.config)
+    model = adapters.add_adapters(base, settings.lora, settings.trainable, seed=settings.seed)
+    if settings.gradient_checkpointing:
+        checkpoint_layers(base)
+    parameters = adapters.parameter_report(model)
+
+    # Train
+    fingerprint = run_fingerprint(settings, config, stream)
+    trainer = LongTrainer(model, stream, settings, work, report, fingerprint, tokenizer.pad_token_id)
+    resumed = trainer.resume_and_train(lambda message: report("warning", message=message))
+
+    # Output
+    curve = [json.loads(line) for line in trainer.metrics_file.read_text().splitlines()]
+    losses = [line["loss"] for line in curve]
+    tenth = max(1, len(losses) // 10)
+    metrics = {
+        "steps": steps,
+        "rows": len(rows),
+        "samples": len(samples),
+        "tokens": sum(line["tokens"] for line in curve),
+        "supervised_tokens": sum(int((s.labels != data.IGNORE).sum()) for row in stream for s in row),
+        "longest_row": longest,
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+        "loss_start": sum(losses[:tenth]) / tenth,
+        "loss_end": sum(losses[-tenth:]) / tenth,
+        "tokens_per_second": sum(line["tokens"] for line in curve) / sum(line["seconds"] for line in curve),
+        "trainable_parameters": {name: g["parameters"] for name, g in parameters["groups"].items()},
+        "peak_memory_bytes": peak_memory(device),
+        "resumed_from": resumed.step if resumed else None,
+        "context_length": context_length,
+        "group_tokens": group,
+    }
+    info = {
+        "base_model": {"name": inputs["model"].name, "files": model_digests(inputs["model"])},
+        "context_length": context_length,
+        "template": template,
+        "settings": digested_settings(settings),
+    }
+    _publish(model, trainer.metrics_file, parameters, info, output, result, metrics)
+    return metrics
+
+
+def make_config(folder: Path, settings: TrainSettings) -> PretrainedConfig:
+    """The base model's config, extended to ``settings.context_length``."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
+    if settings.context_length:
+        config = rope.extend(config, settings.context_length, settings.rope)
+    return config
+
+
+def load_samples(
+    settings: TrainSettings,
+    inputs: dict[str, Path],
+    tokenizer: PreTrainedTokenizerBase,
+    template: Template,
+    row_tokens: int,
+) -> list[data.Sample]:
+    """The training samples that ``settings.data`` asks for."""
+    if settings.data == "sft":
+        return data.sft_samples(inputs["datasets_build"], tokenizer, template, row_tokens)
+    documents, splits = inputs["pdf2txt"] / "documents.parquet", inputs["datasets_build"] / "splits.json"
+    return data.text_samples(documents, splits, tokenizer, row_tokens)
+
+
+def _dataset_template(dataset: Path) -> Template:
+    """The template that the dataset's lengths were measured with; chat if it does not say."""
+    try:
+        template = json.loads((dataset / "stats.json").read_text()).get("template")
+    except (OSError, ValueError, AttributeError):
+        template = None
+    return template if template in ("chat", "inst", "plain") else "chat"
+
+
+def check_head(config: PretrainedConfig) -> None:
+    """Refuse models whose logits are more than the output head: the loss here calls the head alone."""
+    for name in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
+        if getattr(config, name, None):
+            raise UserError(
+                f"{config.model_type}: {name} of this model is not supported in training",
+                "use a Llama, Mistral, Qwen or GPT-NeoX model",
+            )
+
+
+def checkpoint_layers(model: Any) -> None:
+    """Have each layer recomputed in the backward pass."""
+    if hasattr(model, "activation_checkpointing_enable"):  # the name from transformers 5.2x on
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
+def digested_settings(settings: TrainSettings) -> dict[str, Any]:
+    """The settings without speed-only fields, as JSON."""
+    speed = {n for n, f in type(settings).model_fields.items() if f.json_schema_extra == {"digest": False}}
+    return settings.model_dump(mode="json", exclude=speed)
+
+
+def run_fingerprint(settings: TrainSettings, config: PretrainedConfig, stream: list[data.Row]) -> str:
+    """What a checkpoint must agree on to be resumed: settings, model config and every token in order."""
+    h = hashlib.sha256(
+        json.dumps([digested_settings(settings), config.to_dict()], sort_keys=True, default=str).encode()
+    )
+    for row in stream:
+        for sample in row:
+            h.update(sample.id.encode() + sample.input_ids.tobytes() + sample.labels.tobytes())
+        h.update(b"|")
+    return h.hexdigest()
+
+
+def model_digests(folder: Path) -> dict[str, str]:
+    """sha256 of config and weight files of a model directory."""
+    files = [p for p in folder.iterdir() if p.name == "config.json" or p.suffix in (".safetensors", ".bin")]
+    return {p.name: file_sha256(p) for p in sorted(files)}
+
+
+def _publish(
+    model: PeftModel,
+    metrics_file: Path,
+    parameters: dict[str, Any],
+    info: dict[str, Any],
+    output: Path,
+    result: Path,
+    metrics: dict[str, Any],
+) -> None:
+    """Write ``output/`` aside and rename it, so that it is whole or absent."""
+    aside = output.with_name(".output.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    adapters.save_adapter(model, aside / "adapter", base_name=info["base_model"]["name"], info=info)
+    (aside / "parameters.json").write_text(json.dumps(parameters, indent=2) + "\n")
+    shutil.copyfile(metrics_file, aside / "metrics.jsonl")
+    result.write_text(json.dumps(metrics, indent=2) + "\n")
+    for path in [*aside.rglob("*"), aside, result]:
+        sync(path)
+    shutil.rmtree(output, ignore_errors=True)
+    aside.rename(output)
+    sync(output.parent)

@@ -1,0 +1,212 @@
+"""Lines of a region become blocks (one paragraph, heading, table, ... of one column), each with a kind."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from statistics import median
+
+from pdf2txt.order import Region
+from pdf2txt.schema import Box
+from pdf2txt.spans import Line, bounding_box
+
+BULLET = re.compile(r"([•◦▪‣●○■□–—*·-]|\(?\d{1,2}[.)]|\(?[a-zA-Z][.)]|\[\d{1,3}\])\s+\S")
+CAPTION = re.compile(r"(figure|fig\.|table|tab\.|abbildung|abb\.|tabelle|listing|algorithm|scheme)\s*[A-Z]?\d+", re.I)
+_FIGURE = re.compile(r"(figure|fig\.|abbildung|abb\.)", re.I)
+_REFERENCES = re.compile(r"(\d+\.?\s+)?(references|bibliography|literature cited|literatur(verzeichnis)?)\s*", re.I)
+_NOTE = re.compile(r"([*†‡§¶]|\d{1,2})\s*\S")
+_MATH = set("=∑∫∏√∂∇≤≥≠≈∈∉∀∃→←↔⇒⇔±×÷∞∝∼⊂⊆∪∩⊗⊕∥⋅")
+_ENDS = tuple(".!?:;…。！？")
+
+
+@dataclass
+class RawBlock:
+    """Consecutive lines of one column that belong together."""
+
+    page: int
+    lines: list[Line]
+    kind: str = "text"
+    region: int = 0  # number of its region on the page: blocks of one region follow each other downwards
+
+    @property
+    def box(self) -> Box:
+        return bounding_box(self.lines)
+
+    @property
+    def confidence(self) -> float:
+        letters = sum(len(a.text) for a in self.lines) or 1
+        return sum(a.confidence * len(a.text) for a in self.lines) / letters
+
+
+@dataclass(frozen=True)
+class Style:
+    """What is ordinary in a document: the font size most letters have, and the boldness of most."""
+
+    size: float
+    bold: bool
+
+
+def body_style(pages: list[list[Region]]) -> Style:
+    sizes: Counter[float] = Counter()
+    bold = total = 0
+    for page in pages:
+        for region in page:
+            for line in region.lines:
+                sizes[round(line.size * 2) / 2] += len(line.text)
+                bold += line.bold * len(line.text)
+                total += len(line.text)
+    return Style(sizes.most_common(1)[0][0] if sizes else 10.0, bold > 0.5 * total)
+
+
+def cut_blocks(page: int, regions: list[Region], height: float, style: Style) -> list[RawBlock]:
+    """Blocks of one page in reading order, kinds set except those that need the other pages."""
+    out: list[RawBlock] = []
+    for number, region in enumerate(regions):
+        for lines in _cut(region.lines):
+            block = RawBlock(page, lines, region.kind or "text", number)
+            if block.kind == "text":
+                block.kind = _kind(block, style, height)
+            out.append(block)
+    _mark_labels(out, style)
+    return out
+
+
+def _mark_labels(blocks: list[RawBlock], style: Style) -> None:
+    """Scattered labels right above a figure's caption are the figure's; those right above a table, the table's."""
+    for k, block in enumerate(blocks):
+        if block.kind == "caption" and _FIGURE.match(block.lines[0].text):
+            kind, limit = "figure", k
+        elif block.kind == "table":
+            kind, limit = "table", 3
+        else:
+            continue
+        for j in range(k - 1, max(-1, k - 1 - limit), -1):
+            if blocks[j].region != block.region or not _is_label(blocks[j], block, style):
+                break
+            blocks[j].kind = kind
+
+
+def _is_label(block: RawBlock, caption: RawBlock, style: Style) -> bool:
+    if block.kind in ("caption", "title", "footnote") or (caption.kind == "table" and block.kind == "heading"):
+        return False
+    small = median(a.size for a in block.lines) < 0.96 * style.size
+    short = max(a.x1 for a in block.lines) - min(a.x0 for a in block.lines) < 0.6 * (caption.box[2] - caption.box[0])
+    scattered = any("\t" in a.text for a in block.lines)
+    text = " ".join(a.text for a in block.lines)
+    prose = _longest_prose(text) >= 7 and text.rstrip().endswith(_ENDS)
+    return (small or scattered or (short and block.kind != "heading")) and not (prose and not small)
+
+
+def mark_sections(blocks: list[RawBlock], style: Style) -> None:
+    """Kinds that need the whole document: its title, and what stands under "References"."""
+    first = [b for b in blocks if b.page == blocks[0].page and b.kind == "heading"] if blocks else []
+    if first:
+        biggest = max(first, key=lambda b: b.lines[0].size)
+        if biggest.lines[0].size > 1.15 * style.size:
+            biggest.kind = "title"
+    listing = False
+    for block in blocks:
+        text = block.lines[0].text
+        if len(block.lines) == 1 and _REFERENCES.fullmatch(text):
+            listing, block.kind = True, "heading"
+        elif block.kind in ("heading", "title"):
+            listing = False
+        elif listing and block.kind in ("text", "list"):
+            block.kind = "reference"
+
+
+def _cut(lines: list[Line]) -> list[list[Line]]:
+    if not lines:
+        return []
+    steps = [b.cy - a.cy for a, b in zip(lines, lines[1:], strict=False) if 0 < b.cy - a.cy < 3 * a.size]
+    step = median(steps) if steps else 1.2 * lines[0].size
+    out: list[list[Line]] = [[lines[0]]]
+    for before, line in zip(lines, lines[1:], strict=False):
+        if _breaks(out[-1], before, line, lines, step):
+            out.append([line])
+        else:
+            out[-1].append(line)
+    return out
+
+
+def _breaks(block: list[Line], before: Line, line: Line, column: list[Line], step: float) -> bool:
+    """Whether ``line`` begins a block of its own after ``before``, the last line of ``block``."""
+    size = max(before.size, line.size)
+    table_before, table = "\t" in before.text, "\t" in line.text
+    if table and table_before:
+        return line.cy - before.cy > 2.5 * step
+    if line.cy - before.cy > max(1.28 * step, 1.05 * size) and line.cy - before.cy > 1.28 * _step(block, step):
+        return True
+    if abs(before.size - line.size) > 0.12 * size and min(len(before.text), len(line.text)) > 2:
+        return True
+    if before.bold != line.bold and not (table or table_before):
+        return True
+    if table != table_before:
+        return not (len(block) == 1 and BULLET.match(before.text))
+    if BULLET.match(line.text) and not _flows(before, line, column):
+        return True
+    left, right = min(a.x0 for a in block), max(a.x1 for a in column)
+    width = max(1.0, right - min(a.x0 for a in column))
+    ended = before.text.rstrip().endswith(_ENDS) or before.x1 < right - 0.12 * width
+    if line.x0 > left + 0.8 * size and abs(before.x0 - left) < 0.5 * size:
+        hanging = len(block) == 1 or _hangs(block, line)
+        starts = not line.text[:1].islower()
+        if not hanging:
+            return starts or ended
+        # The second line of a block decides between a hanging indent and a new paragraph.
+        return ended and starts and not BULLET.match(block[0].text)
+    if line.x0 < before.x0 - 0.8 * size and len(block) > 1 and _hangs(block, before):
+        return True  # back to the margin after hanging lines: the next entry
+    return before.x1 < right - 0.2 * width and before.text.rstrip().endswith(_ENDS) and line.text[:1].isupper()
+
+
+def _step(block: list[Line], step: float) -> float:
+    """Line distance within the block, once it has one."""
+    return block[-1].cy - block[-2].cy if len(block) > 1 else step
+
+
+def _hangs(block: list[Line], line: Line) -> bool:
+    """``line`` starts where the block's second and further lines start, right of its first."""
+    return len(block) > 1 and block[1].x0 > block[0].x0 + 0.5 * line.size and abs(line.x0 - block[1].x0) < 0.5 * line.size
+
+
+def _flows(before: Line, line: Line, column: list[Line]) -> bool:
+    """A line that only looks like a list item: "... in section\\n2. It" or "a dash -\\n- within"."""
+    right = max(a.x1 for a in column)
+    full = before.x1 > right - 2 * before.size
+    return full and abs(line.x0 - before.x0) < 0.3 * line.size and not before.text.rstrip().endswith(_ENDS)
+
+
+def _kind(block: RawBlock, style: Style, height: float) -> str:
+    lines = block.lines
+    text = " ".join(a.text for a in lines)
+    if sum("\t" in a.text for a in lines) >= max(2, 0.6 * len(lines)):
+        return "table"
+    if CAPTION.match(text) and (len(text) < 400 or lines[0].size < style.size):
+        return "caption"
+    small = lines[0].size < 0.93 * style.size
+    if small and lines[0].y0 > 0.6 * height and _NOTE.match(text):
+        return "footnote"
+    larger = lines[0].size > 1.08 * style.size
+    heavy = all(a.bold for a in lines) and not style.bold
+    words = len(text.split())
+    if (larger or heavy) and len(lines) <= 4 and words <= 30 and not text.rstrip().endswith((".", ",", ";")):
+        letters = sum(ch.isalpha() for ch in text)
+        if letters >= 0.5 * len(text.replace(" ", "")):
+            return "heading"
+    if BULLET.match(text):
+        return "list"
+    symbols = sum(ch in _MATH for ch in text)
+    if symbols and len(lines) <= 4 and words <= 40 and _longest_prose(text) < 4:
+        return "equation"
+    return "text"
+
+
+def _longest_prose(text: str) -> int:
+    """Length of the longest run of ordinary words."""
+    best = run = 0
+    for word in text.split():
+        run = run + 1 if len(word) > 2 and word.strip(".,;:()").isalpha() else 0
+        best = max(best, run)
+    return best

@@ -1,0 +1,127 @@
+"""PDFs to text files: what ``longfolio pdf2txt`` and ``python -m pdf2txt`` do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from pdf2txt.errors import UserError
+from pdf2txt.schema import CONVERTED, PAGE_BREAK, Document
+from pdf2txt.settings import Pdf2txtSettings
+from pdf2txt.sources import find_sources
+from pdf2txt.units import write_atomic
+
+
+def convert_folder(
+    paths: Iterable[Path],
+    out: Path,
+    *,
+    page_breaks: bool = False,
+    workers: int = 0,
+    settings: Pdf2txtSettings | None = None,
+    report: Callable[..., None] = lambda event, **fields: None,
+    units: Path | None = None,
+) -> dict[str, Any]:
+    """Write ``<stem>.txt`` and ``<stem>.json`` into ``out`` for every document below ``paths``.
+
+    The JSON file holds the whole ``Document``; a rejected file has only that. Where two files share a stem, both
+    names carry the first 8 hex digits of their sha256.
+
+    Args:
+        page_breaks: pages apart by a form feed in the ``.txt`` (a paragraph over a page's end is cut there).
+        report: takes the stage contract's events.
+        units: a store's units, to reuse what is converted; None: everything is converted.
+
+    Returns:
+        ``{"documents": [{"source", "sha256", "status", "pages", "pages_ocr", "seconds", "warnings", "text"}]}`` in the
+        order of the paths; ``source`` and ``text`` (the ``.txt`` file, None for a rejected one) are absolute paths.
+
+    Raises:
+        UserError: a path does not exist, there is nothing to convert, or ``out`` cannot be written.
+    """
+    from pdf2txt.stage import Converter
+
+    settings = (settings or Pdf2txtSettings()).model_copy(update={"workers": workers})
+    files = find_sources(paths, leave_out=out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomic(out / ".writable", b"")
+        (out / ".writable").unlink()
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror}", "choose another --out folder") from error
+    work = Path(tempfile.mkdtemp(prefix="pdf2txt-"))
+    try:
+        hashes, unreadable = _hashes(files, report)
+        by_hash: dict[str, Path] = {}
+        for file, sha256 in hashes.items():
+            by_hash.setdefault(sha256, file)
+        converter = Converter(settings, units or work / "units", work, report)
+        converter.convert(by_hash)
+        names = _names(hashes)
+        entries: dict[Path, dict[str, Any]] = {}
+        for document, seconds in converter.documents_and_seconds(by_hash):
+            for file in (f for f, sha256 in hashes.items() if sha256 == document.sha256):
+                entries[file] = _write(document, file, out, names[file], page_breaks, seconds)
+        for file in files:
+            if file not in entries:
+                why = unreadable.get(file) or next(
+                    (m.split(": ", 1)[1] for m in converter.transient if m.startswith(f"{file.name}: ")), "no result"
+                )
+                status = "timeout" if "limit" in why else "corrupt"
+                document = Document(hashes.get(file, ""), file.name, status, warnings=(why,))
+                entries[file] = _write(document, file, out, names.get(file, file.stem), page_breaks, 0.0)
+        return {"documents": [entries[file] for file in files]}
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def exit_code(result: dict[str, Any]) -> int:
+    """0 if at least one document was converted, else 1."""
+    return 0 if any(d["status"] in CONVERTED for d in result["documents"]) else 1
+
+
+def _hashes(files: list[Path], report: Callable[..., None]) -> tuple[dict[Path, str], dict[Path, str]]:
+    import hashlib
+
+    hashes, unreadable = {}, {}
+    for file in files:
+        try:
+            with file.open("rb") as stream:
+                hashes[file] = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            unreadable[file] = f"cannot be read: {error.strerror}"
+            report("transient", message=f"{file.name}: {unreadable[file]}")
+    return hashes, unreadable
+
+
+def _names(hashes: dict[Path, str]) -> dict[Path, str]:
+    """Output stem of each file. Names are compared without case: some file systems do."""
+    same = Counter(stem for stem, _ in {(f.stem.casefold(), sha256) for f, sha256 in hashes.items()})
+    return {f: f.stem if same[f.stem.casefold()] == 1 else f"{f.stem}-{sha256[:8]}" for f, sha256 in hashes.items()}
+
+
+def _write(document: Document, file: Path, out: Path, name: str, page_breaks: bool, seconds: float) -> dict[str, Any]:
+    text_file: Path | None = None
+    if document.status in CONVERTED:
+        text = document.text
+        if page_breaks:
+            text = PAGE_BREAK.join(text[p.start : p.end] for p in document.pages)
+        text_file = out / f"{name}.txt"
+        write_atomic(text_file, (text + "\n").encode("utf-8", "replace"))
+    body = json.dumps(document.to_dict(), ensure_ascii=False, indent=1)
+    write_atomic(out / f"{name}.json", body.encode("utf-8", "replace"))
+    return {
+        "source": str(file.absolute()),
+        "sha256": document.sha256,
+        "status": document.status,
+        "pages": document.n_pages,
+        "pages_ocr": sum(p.origin == "ocr" for p in document.pages),
+        "seconds": seconds,
+        "warnings": list(document.warnings),
+        "text": str(text_file.absolute()) if text_file else None,
+    }

@@ -1,0 +1,118 @@
+"""What becomes of a hyphen at a line's end: ``exam-|ple`` is one word, ``long-|term`` keeps its hyphen.
+
+The document itself is the best witness: a word seen whole, or seen hyphenated in the middle of a line. Where it
+says nothing, we judge by the parts: typesetters break words between syllables, so a part that is no word of its
+own means a broken word, while two parts that are both words of this document mean a compound.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+_WORD = re.compile(r"[^\W\d_]+(?:[-‐‑'’][^\W\d_]+)*")
+_LEFT = re.compile(r"([^\W\d_]+(?:[-‐‑][^\W\d_]+)*)$")
+_ADDRESS = re.compile(r"(https?:/?/?|www\.|doi\.org/|\b10\.\d{4,})\S*$")  # an address that the line's end may have cut
+_RIGHT = re.compile(r"([^\W\d_]+)")
+MARKS = "-\u2010\u2011\u00ad\x02"
+
+# First parts that take a hyphen in English and German far more often than they begin a broken word.
+_COMPOUND_FIRST = frozenset(
+    "self well non long short high low real state open full half large small multi pre post semi quasi near far "
+    "cross charge cost fine data time one two three four five six seven eight nine ten first second third left right user as on off "
+    "human machine model task domain deep ever so all single double much best better hard "
+    "easy early late many few fast slow web case error cost computer client server text image question world "
+    "front object context language resource peer point step year month day face hand".split()
+)
+# Second parts that stand behind a hyphen, hardly ever at the end of a broken word.
+_COMPOUND_SECOND = frozenset(
+    "based driven like free wide specific oriented aware friendly speaking compatible dependent independent scale "
+    "level term source quality defined known related making solving balanced balancing ready rich centred centered "
+    "trained tuned tuning learned distribution intensive efficient effective agnostic invariant sensitive style "
+    "sized shaped dimensional order art world house language domain product linear negative positive zero cost "
+    "product length resolution performance throughput reviewed checked only year old day".split()
+)
+# Endings that a typesetter splits off although they are words; "with-out" is never a compound.
+_ENDINGS = frozenset(
+    "able ably ability age al ally ance ant ate ated ation ations ed en ence ent er ers est ful ible ic ical ing ings "
+    "ion ions ism ist ists ities ity ive ize ized izes izing ise ised less ly ment ments ness or ors ous ship sion "
+    "sions some tion tions tional tive ture tures ty ward wards wise out ever self selves thing things times body "
+    "one where how what stand standing standable over under form forms formed forming formation formations port "
+    "ports ported porting late lated lates tain tained tains tion mation duce duced put puts side come comes set "
+    "ten ter ters ting ling man men mental dent dents rate rated press pressed sent sents sure pose posed poses act "
+    "teen teenth part parts mit mits age ages ism tor tors der ders per pers ber bers ner ners ger gers son sons lish ular "
+    "ularly lar ing tice tices ten tend tends ish tory try graph graphs gram grams line lines lined".split()
+)
+
+
+class Vocabulary:
+    """Words that a document shows unbroken, with counts."""
+
+    def __init__(self) -> None:
+        self.words: Counter[str] = Counter()
+
+    def add(self, lines: Iterable[str]) -> None:
+        """Count the words of ``lines``, leaving out those broken at a line's end or begun on the line before."""
+        broken = False
+        for line in lines:
+            found = _WORD.findall(line.casefold())
+            if broken and found:
+                found = found[1:]
+            broken = line.rstrip().endswith(tuple(MARKS))
+            if broken and found:
+                found = found[:-1]
+            for word in found:
+                word = word.replace("‐", "-").replace("‑", "-").replace("’", "'")
+                self.words[word] += 1
+                if "-" in word:
+                    self.words.update(word.split("-"))
+
+    def joined(self, left: str, right: str) -> bool:
+        """Whether ``left-|right`` (casefolded letters) is one word without the hyphen."""
+        whole, hyphened = self.words[left + right], self.words[f"{left}-{right}"]
+        if whole != hyphened:
+            return whole > hyphened
+        last = left.rsplit("-", 1)[-1]
+        if "-" in left:  # "cross-browser-|compatible", but "self-consis-|tent"
+            return bool(self.words[last + right]) or not (
+                right in _COMPOUND_SECOND or (self.words[last] and len(last) > 3)
+            )
+        if last in _COMPOUND_FIRST and len(right) > 2 and right not in _ENDINGS:
+            return False
+        if right in _COMPOUND_SECOND and (len(last) > 2 or self.words[last]):
+            return False
+        if len(last) < 3 or len(right) < 3 or right in _ENDINGS:
+            return True
+        if self.words[last] and self.words[right]:
+            return False
+        # One part known: a compound if the other looks like a word of its own too.
+        return True
+
+
+def join(left: str, right: str, vocabulary: Vocabulary) -> tuple[str, str]:
+    """Two consecutive lines of a paragraph: ``left`` without its hyphen where due, and what stands between.
+
+    Returns (left, separator), the separator being a space or nothing; ``right`` follows unchanged.
+    """
+    left = left.rstrip()
+    soft = left.endswith(("\x02", "\u00ad"))
+    if _ADDRESS.search(left) and (left[-1] in "/:_=&?" or (left[-1] == "-" and not right[:1].isspace())):
+        return left, ""
+    if not left or left[-1] not in MARKS:
+        return left, "" if left.endswith("—") else " "
+    stem = left[:-1]
+    a, b = _LEFT.search(stem), _RIGHT.match(right)
+    if not a or not b:
+        # "2019-|2020", "-|5": a hyphen between figures stays.
+        tight = stem[-1:].isalnum() or stem[-1:] in "/._"
+        return stem + "-", "" if tight and right[:1].isalnum() else " "
+    first, second = a.group(1), b.group(1)
+    if second in ("and", "or", "und", "oder", "to", "bis") and not soft:
+        return stem + "-", " "  # "short- and long-term"
+    if second[0].isupper() and not first.isupper():
+        return stem + "-", ""  # "Navier-|Stokes"
+    key = first.casefold().replace("‐", "-").replace("‑", "-")
+    if vocabulary.joined(key, second.casefold()):
+        return stem, ""
+    return stem + "-", ""

@@ -1,0 +1,209 @@
+"""Reading order by geometry: columns found as gutters that full-width lines may cross.
+
+A gutter is a strip of the page that lines stand beside but do not enter. Lines that do cross it (a title, a wide
+figure's caption) cut the page into bands; within a band the left side is read before the right one, each side
+by the same rule again. A strip inside a table is no gutter: there, short cells stand on the same baselines on
+both sides, and rows are read across.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+
+from pdf2txt.spans import Line, bounding_box, join_row, same_row
+
+_MIN_ROWS = 3  # fewer rows on a side are a heading with a date, a formula with its number: not columns
+_DEPTH = 4  # columns in columns in columns: more is a table
+
+
+@dataclass
+class Region:
+    """Lines of one column, top to bottom; cells of a row are joined by tabs."""
+
+    lines: list[Line]
+    kind: str = ""  # a layout model's opinion, "" if none was asked
+
+
+@dataclass
+class Reading:
+    regions: list[Region]
+    sure: bool  # False: a strip might be a gutter or a table's, a layout model should be asked
+
+
+def read_order(lines: list[Line]) -> Reading:
+    """Upright ``lines`` of a page as regions in the order in which a reader takes them."""
+    sure = [True]
+    groups = _split([line for line in lines if line.text.strip()], 0, sure)
+    return Reading([Region(rows(group)) for group in groups if group], sure[0])
+
+
+def rows(lines: list[Line]) -> list[Line]:
+    """Lines of one column top to bottom, those on one baseline joined left to right."""
+    out: list[list[Line]] = []
+    for line in sorted(lines, key=lambda a: (a.cy, a.x0)):
+        for row in out[-3:]:
+            if all(same_row(line, other) and not _covers(line, other) for other in row):
+                row.append(line)
+                break
+        else:
+            out.append([line])
+    joined = [join_row(row) for row in out]
+    return sorted(joined, key=lambda a: a.cy)
+
+
+def _covers(a: Line, b: Line) -> bool:
+    """Horizontal overlap: two such lines cannot be neighbours on a row."""
+    return min(a.x1, b.x1) - max(a.x0, b.x0) > 0.3 * min(a.width, b.width)
+
+
+@dataclass
+class _Band:
+    crossing: list[Line]  # lines above and outside the columns
+    left: list[Line]
+    right: list[Line]
+
+
+def _split(lines: list[Line], depth: int, sure: list[bool]) -> list[list[Line]]:
+    if depth >= _DEPTH or len(lines) < 2 * _MIN_ROWS:
+        return [lines]
+    best: tuple[float, list[list[Line]]] | None = None
+    doubts = False
+    for at in _strips(lines):
+        mass = 0.0
+        groups: list[list[Line]] = []
+        plain: list[Line] = []
+        for band in _bands(lines, at):
+            plain += band.crossing
+            verdict = _columns(band.left, band.right)
+            if verdict is None:
+                doubts = True
+            if verdict:
+                if plain:
+                    groups.append(plain)
+                    plain = []
+                for left, right in _shelves(band.left, band.right):
+                    groups += [left, right]
+                mass += min(_letters(band.left), _letters(band.right))
+            else:
+                plain += band.left + band.right
+        if plain:
+            groups.append(plain)
+        if mass and (best is None or mass > best[0]):
+            best = (mass, groups)
+    if best is None:
+        if doubts:
+            sure[0] = False
+        return [lines]
+    out: list[list[Line]] = []
+    for group in best[1]:
+        out += _split(group, depth + 1, sure) if len(group) < len(lines) else [group]
+    return out
+
+
+def _shelves(left: list[Line], right: list[Line]) -> list[tuple[list[Line], list[Line]]]:
+    """Two columns cut into rows of cards (a poster, a brochure), read row by row; usually one: plain columns.
+
+    A row of cards begins, on both sides, at one height, with a heading, under a gap that reaches across.
+    """
+    a, b = rows(left), rows(right)
+    cuts = []
+    for above, first in zip(a, a[1:], strict=False):
+        gap = first.y0 - above.y1
+        beside = next((k for k, r in enumerate(b) if k and abs(r.cy - first.cy) < 0.3 * first.size), None)
+        if beside is None or gap < 1.2 * first.size or b[beside].y0 - b[beside - 1].y1 < 1.2 * first.size:
+            continue
+        if _is_heading(first, a) and _is_heading(b[beside], b):
+            cuts.append(min(first.y0, b[beside].y0) - 0.1 * first.size)
+    edges = [float("-inf"), *cuts, float("inf")]
+    return [
+        ([x for x in left if low <= x.cy < high], [x for x in right if low <= x.cy < high])
+        for low, high in zip(edges, edges[1:], strict=False)
+    ]
+
+
+def _is_heading(line: Line, column: list[Line]) -> bool:
+    """Bolder or larger than most of its column's text."""
+    prose = [x for x in column if len(x.text) > 20] or column
+    heavy = sum(x.bold for x in prose) > 0.5 * len(prose)
+    return (line.bold and not heavy) or line.size > 1.12 * median(x.size for x in prose)
+
+
+def _letters(lines: list[Line]) -> int:
+    return sum(len(line.text) for line in lines)
+
+
+def _strips(lines: list[Line]) -> list[float]:
+    """Middles of the vertical strips that fewest lines enter, points."""
+    x0, _, x1, _ = bounding_box(lines)
+    n = max(1, int(x1 - x0) + 1)
+    cover = [0] * (n + 1)
+    for line in lines:
+        a, b = max(0, int(line.x0 - x0)), min(n - 1, int(line.x1 - x0))
+        cover[a] += 1
+        cover[b + 1 if b + 1 <= n else n] -= 1
+    total = 0
+    for i in range(n + 1):
+        total += cover[i]
+        cover[i] = total
+    least = 0.6 * len(lines)
+    narrow = 0.5 * median(line.size for line in lines)
+    out: list[tuple[int, float]] = []
+    i = 0
+    while i < n:
+        j = i
+        while j < n and cover[j] == cover[i]:
+            j += 1
+        lower_than_sides = i > 0 and j < n and cover[i - 1] > cover[i] and cover[j] > cover[i]
+        if lower_than_sides and j - i >= narrow and cover[i] <= least:
+            out.append((cover[i], x0 + (i + j) / 2))
+        i = j
+    out.sort()
+    return [at for _, at in out[:8]]
+
+
+def _bands(lines: list[Line], at: float) -> list[_Band]:
+    crossing = [line for line in lines if line.x0 < at - 1 and line.x1 > at + 1]
+    bands = [_Band([], [], [])]
+    for line in sorted(lines, key=lambda a: a.cy):
+        across = line.x0 < at - 1 and line.x1 > at + 1
+        if across or any(same_row(line, c) and abs(c.cy - line.cy) < 0.3 * c.height for c in crossing):
+            if bands[-1].left or bands[-1].right:
+                bands.append(_Band([], [], []))
+            bands[-1].crossing.append(line)
+        elif line.x1 <= at + 1:
+            bands[-1].left.append(line)
+        else:
+            bands[-1].right.append(line)
+    return bands
+
+
+def _columns(left: list[Line], right: list[Line]) -> bool | None:
+    """Whether two sides of a strip are columns (True), something read across (False), or unclear (None)."""
+    a, b = rows(left), rows(right)
+    if len(a) < _MIN_ROWS or len(b) < _MIN_ROWS:
+        return False
+    top, bottom = max(a[0].y0, b[0].y0), min(a[-1].y1, b[-1].y1)
+    size = median(line.size for line in a + b)
+    if bottom - top < 2 * size:
+        return True  # one under the other, beside the strip: any order of reading is the same
+    few, many = (a, b) if len(a) <= len(b) else (b, a)
+    beside = [line for line in few if line.y1 > many[0].y0 and line.y0 < many[-1].y1]
+    level = sum(any(abs(line.cy - other.cy) < 0.2 * size for other in many) for line in beside)
+    aligned = level >= 0.7 * max(1, len(beside))
+    text_a, text_b = _like_text(a), _like_text(b)
+    if text_a and text_b:
+        return True
+    if not aligned:
+        # A margin box beside text, or figures' labels: baselines of their own.
+        return True if text_a or text_b else None if min(len(a), len(b)) >= 6 else False
+    return None if (text_a or text_b) and len(few) >= 8 else False
+
+
+def _like_text(column: list[Line]) -> bool:
+    """Lines that mostly fill their column and hold several words each."""
+    x0, _, x1, _ = bounding_box(column)
+    width = max(1.0, x1 - x0)
+    full = sum(len(line.text) for line in column if line.width > 0.6 * width and "\t" not in line.text)
+    words = median(len(line.text.split()) for line in column)
+    return full >= 0.55 * _letters(column) and words >= 3.5 and width >= 8 * median(a.size for a in column)

@@ -1,0 +1,202 @@
+"""The ``pdf2txt`` stage: files -> ``documents.parquet`` (see docs/architecture.md for the contract)."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pdf2txt.engines import describe
+from pdf2txt.pool import Job, convert_all
+from pdf2txt.schema import CONVERTED, Document, write_documents
+from pdf2txt.settings import Pdf2txtSettings
+from pdf2txt.units import Units, digest
+from pdf2txt.worker import unpack
+
+STAGE_VERSION = 1
+
+Report = Callable[..., None]
+
+
+def identity(settings: Pdf2txtSettings) -> dict[str, Any]:
+    """Engines that ``settings`` lead to on this machine: names, versions, sha256 of weights.
+
+    Raises:
+        UserError: an engine asked for by name is not installed.
+    """
+    return describe(settings)
+
+
+def digested(settings: Pdf2txtSettings) -> dict[str, Any]:
+    """The settings that change the output."""
+    out = settings.model_dump(mode="json")
+    for name, field in Pdf2txtSettings.model_fields.items():
+        extra = field.json_schema_extra
+        if isinstance(extra, dict) and extra.get("digest") is False:
+            del out[name]
+    return out
+
+
+def document_key(sha256: str, suffix: str, settings: Pdf2txtSettings, engines: dict[str, Any]) -> str:
+    """Key of the unit of one converted file (its suffix decides how its bytes are read)."""
+    return digest("document", sha256, suffix.lower(), digested(settings), engines, STAGE_VERSION)
+
+
+def page_key(settings: Pdf2txtSettings, engines: dict[str, Any]) -> str:
+    """What a page read by OCR depends on besides its file: not on layout or cleaning."""
+    drawn = {k: engines[k] for k in ("render", "ocr", "ocr_backend", "versions", "weights")}
+    return digest("page", settings.dpi, drawn, STAGE_VERSION)
+
+
+def run(settings: Pdf2txtSettings, inputs: dict[str, Path], work: Path, report: Report) -> dict[str, Any]:
+    """Convert ``inputs["sources"]`` into ``work/output/documents.parquet``; returns the metrics.
+
+    Rejected files (encrypted, corrupt, empty, unsupported) are rows with a status and no text. What may pass on
+    another try (a worker lost, a page over its limit, an unreadable file) is reported as ``transient`` and is
+    not kept as a unit; a document that lost pages that way is a row, one that has no result is not.
+    """
+    began = time.monotonic()
+    sources: dict[str, Path] = {}
+    for entry in sorted(json.loads(inputs["sources"].read_text()), key=lambda e: e["path"]):
+        sources.setdefault(entry["sha256"], Path(entry["path"]))
+    root = inputs.get("units", work / "units")
+    converter = Converter(settings, root, work, report)
+    converter.convert(sources)
+
+    output = work / "output"
+    output.mkdir(parents=True, exist_ok=True)
+    aside = work / "documents.parquet.tmp"
+    tally = _Tally()
+    write_documents(aside, tally.count(converter.documents(sources)))
+    with aside.open("rb+") as file:
+        os.fsync(file.fileno())
+    aside.replace(output / "documents.parquet")
+    return {
+        "documents": tally.documents,
+        "converted": tally.documents - sum(tally.rejected.values()),
+        "rejected": dict(sorted(tally.rejected.items())),
+        "rejected_files": tally.rejected_files,
+        "pages": tally.pages,
+        "pages_ocr": tally.pages_ocr,
+        "characters": tally.characters,
+        "languages": dict(tally.languages.most_common()),
+        "units_converted": converter.converted,
+        "units_reused": converter.reused,
+        "transient": converter.transient,
+        "seconds": round(time.monotonic() - began, 3),
+    }
+
+
+class Converter:
+    """Converts files to units and reads them back."""
+
+    def __init__(self, settings: Pdf2txtSettings, root: Path, work: Path, report: Report) -> None:
+        self.settings, self.root, self.work, self.report = settings, root, work, report
+        self.engines = identity(settings)
+        self.units = Units(root, "document")
+        self.results: dict[str, Path] = {}  # sha256 -> where the document is
+        self.reused = self.converted = 0
+        self.transient: list[str] = []
+
+    def convert(self, sources: dict[str, Path]) -> None:
+        """Make sure that every source (sha256 -> path) has a result, or a transient failure reported."""
+        jobs = []
+        for sha256, path in sources.items():
+            key = document_key(sha256, path.suffix, self.settings, self.engines)
+            unit = self.units.path(key)
+            if unit.exists():
+                self.reused += 1
+                self.results[sha256] = unit
+                self.report("unit", kind="document", key=key, reused=True)
+            else:
+                jobs.append(Job(path, sha256, unit, self.work / "attempts" / key))
+        done: dict[str, int] = {}  # sha256 -> pages begun
+        progress = _Progress(self.report, len(sources), self.reused)
+
+        def on_page(job: Job) -> None:
+            done[job.sha256] = max(done.get(job.sha256, 0), job.page)
+            progress.show(sum(done.values()))
+
+        outcomes = convert_all(
+            jobs,
+            self.settings,
+            units=self.root,
+            page_key=page_key(self.settings, self.engines),
+            log=self.work / "workers.log",
+            on_page=on_page,
+        )
+        for outcome in outcomes:
+            job = outcome.job
+            progress.documents += 1
+            progress.show(sum(done.values()), force=True)
+            if outcome.problem:
+                self._transient(f"{job.path.name}: {outcome.problem}")
+                continue
+            self.results[job.sha256] = job.outcome_path
+            if job.skip:
+                for page, why in sorted(job.skip.items()):
+                    self._transient(f"{job.path.name}: page {page}: {why}")
+            else:
+                self.converted += 1
+                self.report("unit", kind="document", key=job.result.name, reused=False)
+
+    def _transient(self, message: str) -> None:
+        self.transient.append(message)
+        self.report("transient", message=message)
+
+    def documents(self, sources: dict[str, Path]) -> Iterator[Document]:
+        """The converted documents ordered by ``doc_id``, one in memory at a time."""
+        for document, _ in self.documents_and_seconds(sources):
+            yield document
+
+    def documents_and_seconds(self, sources: dict[str, Path]) -> Iterator[tuple[Document, float]]:
+        for sha256 in sorted(self.results):
+            known = unpack(self.results[sha256].read_bytes())
+            # The unit may come from another run, where the same bytes had another name.
+            yield replace(Document.from_dict(known), source=sources[sha256].name), float(known["seconds"])
+
+
+class _Progress:
+    """Reports at most five times a second."""
+
+    def __init__(self, report: Report, total: int, documents: int) -> None:
+        self.report, self.total, self.documents = report, total, documents
+        self.last = 0.0
+
+    def show(self, pages: int, force: bool = False) -> None:
+        now = time.monotonic()
+        if force or now - self.last > 0.2:
+            self.last = now
+            self.report(
+                "progress", done=pages, total=None, unit="pages", documents=self.documents, documents_total=self.total
+            )
+
+
+class _Tally:
+    """Counts documents as they pass."""
+
+    def __init__(self) -> None:
+        self.documents = self.pages = self.pages_ocr = self.characters = 0
+        self.rejected: Counter[str] = Counter()
+        self.rejected_files: list[dict[str, str]] = []
+        self.languages: Counter[str] = Counter()
+
+    def count(self, documents: Iterator[Document]) -> Iterator[Document]:
+        for d in documents:
+            self.documents += 1
+            self.characters += len(d.text)
+            if d.status in CONVERTED:
+                self.pages += d.n_pages
+                self.pages_ocr += sum(p.origin == "ocr" for p in d.pages)
+                self.languages[d.language] += 1
+            else:
+                self.rejected[d.status] += 1
+                self.rejected_files.append(
+                    {"source": d.source, "status": d.status, "why": "; ".join(d.warnings[:3])}
+                )
+            yield d

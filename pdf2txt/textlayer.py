@@ -1,0 +1,267 @@
+"""The text layer of one PDF page: characters from pdfium, gathered into lines with boxes.
+
+pdfium reports characters in the order in which the page draws them, with the spaces and line breaks that it
+infers. We keep its spaces, and cut and join by geometry: a line of this module never reaches over a column
+gutter, and a superscript or a changed font does not break it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from pdf2txt.spans import Line, same_row
+
+MAX_CHARACTERS = 200_000  # more on one page is a drawing made of letters; no page of text comes near
+HYPHENS = {"\x02", "\ufffe", "\u00ad"}  # what pdfium makes of a hyphen at a line's end, by version
+_INVISIBLE = 3  # PDF text render mode: neither fill nor stroke
+_SPACE = 0.17  # in heights of the letters' boxes: a gap that separates words though no space was drawn
+_WIDE_GAP = 1.5  # in font sizes: wider than any justified space, narrower than column gutters and table gaps
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The page's visible area and how it is turned to be read: maps user space to the seen page."""
+
+    left: float
+    bottom: float
+    right: float
+    top: float
+    rotation: int  # degrees clockwise
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """(width, height) as seen, points."""
+        w, h = self.right - self.left, self.top - self.bottom
+        return (h, w) if self.rotation in (90, 270) else (w, h)
+
+    def seen(self, x: float, y: float) -> tuple[float, float]:
+        if self.rotation == 0:
+            return x - self.left, self.top - y
+        if self.rotation == 90:
+            return y - self.bottom, x - self.left
+        if self.rotation == 180:
+            return self.right - x, y - self.bottom
+        return self.top - y, self.right - x
+
+
+@dataclass
+class TextLayer:
+    frame: Frame
+    lines: list[Line]
+    bad: float  # share of characters without a usable Unicode value
+    hidden: float  # share of characters drawn invisibly
+    characters: int  # without spaces
+
+
+def is_bad(code: int) -> bool:
+    """A character that no reader meant: unmapped, private use, or a control character."""
+    return (
+        code == 0xFFFD
+        or 0xE000 <= code <= 0xF8FF
+        or code >= 0xF0000
+        or (code < 32 and code not in (2, 9, 10, 13))
+        or 0x7F <= code < 0xA0
+    )
+
+
+def read(page: Any) -> TextLayer:
+    """The text layer of a ``pypdfium2.PdfPage``."""
+    import pypdfium2.raw as pdfium
+
+    textpage = page.get_textpage()
+    try:
+        handle = textpage.raw
+        n = min(pdfium.FPDFText_CountChars(handle), MAX_CHARACTERS)
+        n = max(n, 0)
+        code, loose = pdfium.FPDFText_GetUnicode, pdfium.FPDFText_GetLooseCharBox
+        font_size, angle = pdfium.FPDFText_GetFontSize, pdfium.FPDFText_GetCharAngle
+        codes = [code(handle, i) for i in range(n)]
+        boxes = (pdfium.FS_RECTF * n)()
+        for i in range(n):
+            loose(handle, i, boxes[i])
+        # Pairs of UTF-16 surrogates come as two characters; the second repeats the first's place.
+        sizes = [font_size(handle, i) for i in range(n)]
+        angles = [angle(handle, i) for i in range(n)]
+        turns = [0 if a < 0.1 else _turn(a) for a in angles]
+        frame = _frame(page, codes, turns)
+        runs = _runs(codes, boxes, sizes, turns, frame)
+        for run in runs:
+            _looks(pdfium, handle, run)
+    finally:
+        textpage.close()
+
+    solid = [c for c in codes if c > 32]
+    hidden = sum(len(r.line.text) for r in runs if r.line.hidden)
+    total = sum(len(r.line.text) for r in runs)
+    return TextLayer(
+        frame,
+        join_neighbours([r.line for r in runs]),
+        bad=sum(map(is_bad, solid)) / max(1, len(solid)),
+        hidden=hidden / max(1, total),
+        characters=len(solid),
+    )
+
+
+def _turn(angle: float) -> int:
+    """Clockwise quarter turn, in degrees, that makes text drawn at ``angle`` upright (pdfium: radians, clockwise)."""
+    return -round(math.degrees(angle) / 90) % 4 * 90
+
+
+def _frame(page: Any, codes: list[int], turns: list[int]) -> Frame:
+    votes = Counter(t for c, t in zip(codes, turns, strict=True) if c > 32)
+    own = page.get_rotation()
+    rotation = votes.most_common(1)[0][0] if sum(votes.values()) >= 20 else own
+    left, bottom, right, top = page.get_bbox()
+    return Frame(left, bottom, right, top, rotation)
+
+
+@dataclass(slots=True)
+class _Run:
+    line: Line
+    middle: int  # index of a character in its middle, to ask for font and render mode
+
+
+def _runs(codes: list[int], boxes: Any, sizes: list[float], turns: list[int], frame: Frame) -> list[_Run]:
+    """Characters in drawing order, cut where a line ends, a wide gap opens or the text turns."""
+    runs: list[_Run] = []
+    text: list[str] = []
+    gaps: list[int] = []  # where in ``text`` a space seems to be missing
+    start = 0
+    x0 = y0 = x1 = y1 = 0.0
+    biggest = 0.0
+    turn_now = 0
+    high = 0
+
+    def finish(end: int) -> None:
+        nonlocal text, gaps
+        # Letters spaced out for looks have a gap after every letter: those are not words.
+        if gaps and len(gaps) < 0.3 * len(text):
+            for at in reversed(gaps):
+                text.insert(at, " ")
+        joined = "".join(text).rstrip()
+        if joined.strip():
+            size = sorted(sizes[start:end])[(end - start) // 2]
+            turn = (turn_now - frame.rotation) % 360
+            size = _scaled(size, x0, y0, x1, y1, turn)
+            runs.append(_Run(Line(joined, x0, y0, x1, y1, size, turn=turn), (start + end) // 2))
+        text, gaps = [], []
+
+    rotation = frame.rotation
+    for i, c in enumerate(codes):
+        if c in (10, 13, 0):
+            if text:
+                finish(i)
+            continue
+        if 0xD800 <= c < 0xDC00:
+            high = c
+            continue
+        if 0xDC00 <= c < 0xE000:
+            c = 0x10000 + ((high - 0xD800) << 10) + (c - 0xDC00) if high else 0xFFFD
+            high = 0
+        if c in (32, 160, 9, 0x2002, 0x2003, 0x2009):
+            if text and text[-1] != " ":
+                text.append(" ")
+            continue
+        b = boxes[i]
+        ax, ay = frame.seen(b.left, b.top)
+        bx, by = frame.seen(b.right, b.bottom)
+        if ax > bx:
+            ax, bx = bx, ax
+        if ay > by:
+            ay, by = by, ay
+        if text:
+            if turns[i] != turn_now:
+                finish(i)
+            elif turn_now == rotation:
+                em = max(biggest, by - ay) * 0.8
+                overlap = min(y1, by) - max(y0, ay)
+                if ax - x1 > _WIDE_GAP * em or ax < x1 - 2 * em - 2 or overlap < 0.35 * min(y1 - y0, by - ay):
+                    finish(i)
+        if not text:
+            start, turn_now = i, turns[i]
+            x0, y0, x1, y1 = ax, ay, bx, by
+            biggest = by - ay
+        else:
+            if ax - x1 > _SPACE * max(biggest, by - ay) and text[-1] != " " and turn_now == rotation:
+                gaps.append(len(text))
+            x0, y0, x1, y1 = min(x0, ax), min(y0, ay), max(x1, bx), max(y1, by)
+            biggest = max(biggest, by - ay)
+        text.append("\x02" if c in (0x02, 0xFFFE, 0xAD) else chr(c))
+    if text:
+        finish(len(codes))
+    return runs
+
+
+def _scaled(size: float, x0: float, y0: float, x1: float, y1: float, turn: int) -> float:
+    """pdfium gives the size before the text matrix in some files (1 for every font): trust the box then."""
+    height = (x1 - x0) if turn in (90, 270) else (y1 - y0)
+    return size if height <= 0 or 0.5 <= size / height <= 1.6 else height * 0.8
+
+
+def _looks(pdfium: Any, handle: Any, run: _Run) -> None:
+    """Render mode and weight of a run, from the text object of its middle character."""
+    item = pdfium.FPDFText_GetTextObject(handle, run.middle)
+    if not item:
+        return
+    run.line.hidden = pdfium.FPDFTextObj_GetTextRenderMode(item) == _INVISIBLE
+    font = pdfium.FPDFTextObj_GetFont(item)
+    if font:
+        run.line.bold = _is_bold(pdfium, font)
+
+
+def _is_bold(pdfium: Any, font: Any) -> bool:
+    buffer = ctypes.create_string_buffer(128)
+    length = pdfium.FPDFFont_GetBaseFontName(font, buffer, 128)
+    name = buffer.value.decode("latin-1", "replace").lower() if 0 < length <= 128 else ""
+    return (
+        any(w in name for w in ("bold", "black", "heavy", "semibold", "-bd", "cmbx", "medi"))
+        or pdfium.FPDFFont_GetWeight(font) >= 600
+    )
+
+
+def join_neighbours(lines: list[Line]) -> list[Line]:
+    """Join runs that stand side by side on one row: pieces cut off by a superscript, a new font, a raised letter."""
+    done: list[Line] = []
+    for line in lines:
+        if done and _adjoin(done[-1], line):
+            done[-1] = _joined(done[-1], line)
+        else:
+            done.append(line)
+    # Pieces drawn out of order (a number drawn after its line): look for any neighbour, by rows.
+    done.sort(key=lambda a: (a.turn, a.y0, a.x0))
+    out: list[Line] = []
+    for line in done:
+        for k in range(len(out) - 1, max(-1, len(out) - 12), -1):
+            if _adjoin(out[k], line):
+                out[k] = _joined(out[k], line)
+                break
+            if _adjoin(line, out[k]):
+                out[k] = _joined(line, out[k])
+                break
+        else:
+            out.append(line)
+    return out
+
+
+def _adjoin(a: Line, b: Line) -> bool:
+    if a.turn or b.turn:
+        return False
+    gap = b.x0 - a.x1
+    size = max(a.size, b.size)
+    return -0.4 * size <= gap <= 0.75 * size and same_row(a, b)
+
+
+def _joined(a: Line, b: Line) -> Line:
+    gap = b.x0 - a.x1
+    space = " " if gap > 0.12 * max(a.size, b.size) else ""
+    main = a if len(a.text) >= len(b.text) else b
+    # A superscript must not make the line taller: the row tests compare heights.
+    tall = [main] if min(a.size, b.size) < 0.85 * main.size else [a, b]
+    return Line(
+        a.text + space + b.text, min(a.x0, b.x0), min(t.y0 for t in tall), max(a.x1, b.x1), max(t.y1 for t in tall),
+        main.size, bold=a.bold and b.bold, hidden=main.hidden, turn=main.turn,
+    )  # fmt: skip

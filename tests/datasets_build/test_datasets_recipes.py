@@ -1,0 +1,190 @@
+"""Each recipe on documents whose facts are known, and the reasons where there is nothing to ask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from random import Random
+
+import pytest
+from handmade import make_document, paper
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datasets_build.reading import Reading, fold, key_name
+from datasets_build.recipes import RECIPES, Candidate, FromWindow, Reject
+from datasets_build.recipes.acronym import long_form
+from datasets_build.sentences import can_stand_alone, split_sentences
+
+
+def found(document, recipe: str, seed: int = 0) -> tuple[list[Candidate], list[Reject]]:
+    reading = Reading(document)
+    candidates, rejects = [], []
+    for item in _resolved(reading, recipe, seed):
+        (rejects if isinstance(item, Reject) else candidates).append(item)
+    return candidates, rejects
+
+
+def _resolved(reading: Reading, recipe: str, seed: int) -> Iterator[Candidate | Reject]:
+    for item in RECIPES[recipe].find(reading, Random(seed)):
+        if isinstance(item, FromWindow):
+            made = item.make(0, len(reading.passages) - 1)
+            if made:
+                yield made
+        else:
+            yield item
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES))
+@pytest.mark.parametrize("boxes", [True, False])
+def test_every_recipe_finds_something_and_it_stands_in_the_document(recipe: str, boxes: bool) -> None:
+    document = paper("bookbinding", boxes)
+    if not boxes:  # a text file tells its headings by marks
+        document = make_document(
+            [
+                ("text", {"title": "# ", "heading": "## "}.get(b.kind, "") + document.text[b.start : b.end])
+                for b in document.blocks
+            ],
+            "a.md",
+            boxes=False,
+        )
+    candidates, rejects = found(document, recipe)
+    assert candidates, rejects
+    for c in candidates:
+        assert all(fold(line) in fold(document.text) for line in c.answer.splitlines())
+        for passage, text in c.evidence:
+            for place in Reading(document).evidence(passage, text):
+                assert place["doc_id"] == document.doc_id
+                assert (place["box"] is not None) == boxes
+                assert place["page"] >= 1
+
+
+def test_known_answers() -> None:
+    document = paper("bookbinding")
+    answers = {recipe: {c.answer for c in found(document, recipe)[0]} for recipe in RECIPES}
+    assert answers["title"] == {"A Practical Study of bookbinding in Small Workshops"}
+    assert answers["acronym"] == {"workshop record method"}
+    assert answers["outline"] == {
+        "Abstract\n1 Introduction\n2 Materials\n3 Results\n4 Conclusion\nReferences",
+    }
+    assert answers["abstract"].pop().startswith("We describe how bookbinding")
+    assert answers["locate"] <= {"Abstract", "1 Introduction", "2 Materials", "3 Results", "4 Conclusion"}
+
+
+def test_numbers_ask_for_dates_and_figures_stated_once() -> None:
+    seen = set()
+    for seed in range(20):
+        for c in found(paper("bookbinding"), "number", seed)[0]:
+            if "____" in c.question:
+                seen.add(c.answer)
+    assert seen == {"14 March 1987", "4,250", "12.5%"}
+
+
+def test_caption_by_label_and_label_by_caption() -> None:
+    answers = {c.answer for seed in range(20) for c in found(paper("joinery"), "caption", seed)[0]}
+    assert "Figure 1" in answers
+    assert "Boards used for joinery in each of the nine workshops." in answers
+
+
+def test_ambiguous_matters_are_skipped() -> None:
+    document = make_document(
+        [
+            ("title", "First Title of Two"),
+            ("title", "Second Title of Two"),
+            ("heading", "Method"),
+            ("text", "We use the position interpolation (PI) of earlier work for all of our models here."),
+            ("heading", "Method"),
+            ("text", "A second group prefers the principal investigator (PI) as reader of the record."),
+            ("caption", "Figure 1: Two captions with one label, first."),
+            ("caption", "Figure 1: Two captions with one label, second."),
+        ]
+    )
+    for recipe, reason in (
+        ("title", "ambiguous-title"),
+        ("acronym", "ambiguous-acronym"),
+        ("section", "ambiguous-heading"),
+        ("caption", "ambiguous-caption"),
+    ):
+        candidates, rejects = found(document, recipe)
+        assert not candidates
+        assert {r.reason for r in rejects} == {reason}
+
+
+def test_title_broken_over_two_blocks_is_not_cut() -> None:
+    document = make_document(
+        [("title", "A Title That Goes on"), ("heading", "in the Next Line"), ("text", "x")]
+    )
+    blocks = [document.blocks[0], document.blocks[1], document.blocks[2]]
+    object.__setattr__(blocks[0], "box", (72.0, 100.0, 500.0, 124.0))
+    object.__setattr__(blocks[1], "box", (72.0, 122.0, 300.0, 146.0))
+    candidates, rejects = found(document, "title")
+    assert not candidates
+    assert rejects[0].reason == "broken-title"
+
+
+def test_what_is_no_heading_is_not_asked_about() -> None:
+    document = make_document(
+        [
+            ("heading", "Ada Example 1"),
+            ("text", "1 Institute of Examples, Example City"),
+            ("heading", "Summary"),
+            ("text", "A whole sentence that can stand alone is needed below a heading here."),
+            ("heading", "and on all platforms. Due to the tool"),
+            ("text", "Another whole sentence that can stand alone is written down in this place."),
+        ]
+    )
+    assert [s.name for s in Reading(document).sections] == ["Summary"]
+
+
+@pytest.mark.parametrize(
+    ("short", "before", "expected"),
+    [
+        ("PI", "we use position interpolation", "position interpolation"),
+        ("LLMs", "training of Large Language Models", "Large Language Models"),
+        ("DoD", "paid for by the Department of Defense", "Department of Defense"),
+        (
+            "NCAR",
+            "at the National Center for Atmospheric Research",
+            "National Center for Atmospheric Research",
+        ),
+        ("RMSD", "the root-mean-square deviation", "root-mean-square deviation"),
+        ("OCR", "the engine reads pages", None),
+        ("AB", "a. Big", None),
+    ],
+)
+def test_long_form(short: str, before: str, expected: str | None) -> None:
+    assert long_form(short, before) == expected
+
+
+def test_sentences_keep_abbreviations_and_numbers_together() -> None:
+    text = "Smith et al. (2020) saw it, e.g. in Fig. 3. Dr. Lee paid 3.5 million. “Why?” she asked. All left."
+    assert split_sentences(text) == [
+        "Smith et al. (2020) saw it, e.g. in Fig. 3.",
+        "Dr. Lee paid 3.5 million.",
+        "“Why?” she asked.",
+        "All left.",
+    ]
+
+
+@given(st.text(alphabet="aB .!?)('\"“”é1", max_size=200))
+def test_splitting_loses_nothing(text: str) -> None:
+    folded = fold(text)
+    assert " ".join(split_sentences(folded)).replace(" ", "") == folded.replace(" ", "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "lower case start makes this one no whole sentence at all.",
+        "This one has no end and so it cannot stand alone here",
+        "See https://example.org for the whole of the data and the code.",
+        "An open bracket (that is never closed makes this one unfit.",
+        "She said that it was enough, and they have gone home of late.'",
+        "1 2 3 4 5 6 7 8 9 10 11 12 13.",
+    ],
+)
+def test_unfit_sentences(text: str) -> None:
+    assert not can_stand_alone(text)
+
+
+def test_headings_compare_without_numbers() -> None:
+    assert key_name("## 2.1 Methods") == key_name("METHODS") == "methods"

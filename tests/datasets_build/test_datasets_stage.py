@@ -1,0 +1,239 @@
+"""The stage as a whole: what is on disk, what is reused, what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import TOPICS
+from handmade import make_document, paper
+
+from datasets_build.rows import COLUMNS
+from datasets_build.select import Entry, divide, sample
+from datasets_build.settings import DatasetSettings
+from datasets_build.stage import identity
+from datasets_build.view import diff, format_row, rows
+from pdf2txt.errors import UserError
+from pdf2txt.schema import Document
+
+
+def test_load_dataset_opens_the_output(build, tmp_path: Path) -> None:
+    import datasets
+
+    built = build()
+    again = build(work="again", seed=2)
+    for one in (built, again):  # two folders called "output" must not share a cache entry
+        loaded = datasets.load_dataset(str(one.output), cache_dir=str(tmp_path / "hf"))
+        assert {split: len(rows) for split, rows in loaded.items()} == {
+            "train": one.metrics["rows_train"],
+            "validation": one.metrics["rows_validation"],
+        }
+        assert loaded["train"].column_names == list(COLUMNS)
+        assert {r["id"] for split in loaded.values() for r in split} == {r["id"] for r in one.rows()}
+
+
+def test_output_is_complete_and_consistent(build) -> None:
+    bad = Document("f" * 64, "locked.pdf", "encrypted")
+    built = build([*(paper(t) for t in TOPICS), bad])
+    m, output = built.metrics, built.output
+    stats = json.loads((output / "stats.json").read_text())
+    assert m["rows"] == len(built.rows()) == sum(m["tasks"].values()) == stats["rows"]
+    assert m["tokens"] == sum(r["n_tokens"] for r in built.rows())
+    assert Counter(r["reason"] for r in built.rejects()) == m["rejects"]
+    assert m["rejects"]["not-converted"] == 1
+    assert (output / "lengths.png").read_bytes().startswith(b"\x89PNG")
+    assert m["row_digest"] in (output / "README.md").read_text()
+    assert len(m["tasks"]) >= 10
+    assert all(n >= 15 for n in Counter(r["doc_ids"][0] for r in built.rows()).values())
+    ids = [r["id"] for r in built.rows()]
+    assert len(set(ids)) == len(ids)
+
+
+def test_no_document_is_in_both_splits(build) -> None:
+    built = build()
+    splits = json.loads((built.output / "splits.json").read_text())
+    assert set(splits) == {paper(t).doc_id for t in TOPICS}
+    for split in ("train", "validation"):
+        rows_of = built.rows(split)
+        assert rows_of
+        assert {d for r in rows_of for d in r["doc_ids"]} == {d for d, s in splits.items() if s == split}
+
+
+def test_determinism_and_seeds(build) -> None:
+    first, again = build(work="a"), build(work="b")
+    assert again.rows() == first.rows()
+    assert again.metrics["row_digest"] == first.metrics["row_digest"]
+    assert all(again.reused()) and not any(first.reused())
+    other = build(work="c", seed=2)
+    assert other.metrics["row_digest"] != first.metrics["row_digest"]
+
+
+def test_only_what_is_new_is_computed(build) -> None:
+    first = build([paper(t) for t in TOPICS[:3]], work="a", recipes=["quote", "title"])
+    more_documents = build([paper(t) for t in TOPICS[:4]], work="b", recipes=["quote", "title"])
+    assert Counter(more_documents.reused()) == {True: 6, False: 2}
+    more_recipes = build([paper(t) for t in TOPICS[:3]], work="c", recipes=["quote", "title", "section"])
+    assert Counter(more_recipes.reused()) == {True: 6, False: 3}
+    known = {r["id"] for r in first.rows()}
+    assert known <= {r["id"] for r in more_documents.rows()}
+    assert known <= {r["id"] for r in more_recipes.rows()}
+
+
+def test_a_kill_in_the_middle_changes_nothing(build, monkeypatch) -> None:
+    from datasets_build import publish
+
+    undisturbed = build(work="a")
+
+    def die(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(publish, "write_rejects", die)
+    with pytest.raises(KeyboardInterrupt):
+        build(work="b")
+    monkeypatch.undo()
+    resumed = build(work="b")
+    assert resumed.metrics["row_digest"] == undisturbed.metrics["row_digest"]
+    assert not (resumed.output.parent / "assembling").exists()
+    assert (
+        build(work="b").metrics["row_digest"] == undisturbed.metrics["row_digest"]
+    )  # run again after the end
+
+
+def test_workers_give_the_same_rows(build) -> None:
+    here = build(work="a", recipes=["quote"])
+    for unit in (here.output.parent.parent / "units" / "rows").iterdir():
+        unit.unlink()
+    there = build(work="b", recipes=["quote"], workers=2)
+    assert there.metrics["row_digest"] == here.metrics["row_digest"]
+    assert not any(there.reused())
+
+
+def test_duplicates(build) -> None:
+    twin = replace(paper("joinery"), sha256="0" * 64)  # the same text from another file
+    built = build([paper("joinery"), twin, paper("glazing")])
+    assert [r["detail"] for r in built.rejects() if r["reason"] == "duplicate-document"]
+    splits = json.loads((built.output / "splits.json").read_text())
+    assert splits[twin.doc_id] == splits[paper("joinery").doc_id]
+    kept = build([paper("joinery"), twin, paper("glazing")], work="b", exclude_duplicates=False)
+    assert kept.metrics["rows"] > built.metrics["rows"]
+    train = {r["instruction"] for r in kept.rows("train")}
+    assert not train & {r["instruction"] for r in kept.rows("validation")}
+
+
+def test_min_tokens_rejects_short_rows(build) -> None:
+    built = build(recipes=["title", "quote"], min_tokens=400)
+    assert all(r["n_tokens"] >= 400 for r in built.rows())
+
+
+@pytest.mark.parametrize(
+    ("documents", "settings", "words"),
+    [
+        ([make_document([("text", "Too short.")])], {}, "no rows"),
+        ([Document("f" * 64, "a.pdf", "empty")], {}, "no rows"),
+        ([paper("joinery")], {}, "validation split has 0 rows"),
+        ([paper("joinery"), paper("glazing")], {"min_validation_rows": 500}, "validation split has"),
+        ([paper("joinery"), paper("glazing")], {"min_rows": 5000}, "min_rows"),
+    ],
+)
+def test_too_little_is_an_error_with_a_remedy(build, documents, settings, words) -> None:
+    with pytest.raises(UserError, match=words) as caught:
+        build(documents, **settings)
+    assert caught.value.remedy
+
+
+def test_one_document_without_validation(build) -> None:
+    built = build([paper("joinery")], validation_share=0)
+    assert built.metrics["rows_validation"] == 0
+    assert not list((built.output / "data").glob("validation-*"))
+
+
+def test_gates_name_the_row(build, monkeypatch) -> None:
+    from datasets_build import build as build_module
+    from datasets_build.gates import GateError
+
+    make_row = build_module.make_row
+    monkeypatch.setattr(build_module, "make_row", lambda **row: make_row(**{**row, "n_tokens": 99_999}))
+    with pytest.raises(GateError, match=r"row [0-9a-f]{16} .*99999 tokens") as caught:
+        build(recipes=["title"])
+    assert "dataset.recipes" in caught.value.remedy
+
+
+def _entries(kinds: dict[str, int], task: str = "quote") -> list[Entry]:
+    return [
+        Entry("unit", i, f"{doc}-{i}", task, "long", doc, doc, f"{doc}{i}", 10, 100)
+        for doc, n in kinds.items()
+        for i in range(n)
+    ]
+
+
+def test_split_takes_whole_documents_near_the_share() -> None:
+    entries = _entries({f"d{i}": 10 for i in range(20)})
+    for seed in range(5):
+        splits = divide(entries, DatasetSettings(seed=seed, validation_share=0.2))
+        assert Counter(splits.values()) == {"train": 16, "validation": 4}
+    # One large document never swallows the training set; one of two is held out.
+    assert Counter(divide(_entries({"a": 100, "b": 6}), DatasetSettings()).values()) == {
+        "train": 1,
+        "validation": 1,
+    }
+    assert divide(_entries({"a": 100, "b": 6}), DatasetSettings())["b"] == "validation"
+
+
+def test_mix_gives_every_task_and_document_its_turn() -> None:
+    entries = _entries({"a": 100, "b": 5}) + _entries({"a": 30, "b": 30}, task="title")
+    chosen = sample(
+        entries,
+        {"a": "train", "b": "train"},
+        DatasetSettings(validation_share=0, mix={"long": 20}),  # type: ignore[arg-type]
+    )
+    assert Counter((e.task, e.source) for e in chosen) == {
+        ("quote", "a"): 5,
+        ("quote", "b"): 5,
+        ("title", "a"): 5,
+        ("title", "b"): 5,
+    }
+
+
+def test_settings_refuse_what_they_do_not_know() -> None:
+    with pytest.raises(ValueError, match="did you mean 'quote'"):
+        DatasetSettings.model_validate({"recipes": ["quotes"]})
+    with pytest.raises(ValueError, match="listed twice"):
+        DatasetSettings.model_validate({"recipes": ["quote", {"name": "quote"}]})
+    with pytest.raises(ValueError, match="Extra inputs"):
+        DatasetSettings.model_validate({"max_token": 5})
+    chosen = DatasetSettings.model_validate({"recipes": ["title", {"name": "quote", "per_document": 9}]})
+    assert chosen.chosen_recipes() == {"quote": 9, "title": 6}
+    assert identity(chosen)["recipes"] == {"quote": 1, "title": 1}
+
+
+def test_view_and_diff(build) -> None:
+    a, b = build(work="a", recipes=["quote"]), build(work="b", recipes=["quote", "title"])
+    shown = rows(a.output, 3, seed=7)
+    assert len(shown) == 3 and shown == rows(a.output, 3, seed=7)
+    assert shown[0]["id"] in format_row(shown[0])
+    changed = diff(a.output, b.output)
+    assert changed["tasks"]["title"]["only_b"] == len(changed["only_b"]) == 5
+    assert not changed["only_a"] and changed["common"] == a.metrics["rows"]
+    with pytest.raises(UserError):
+        rows(a.output / "data", 1)
+
+
+def test_alone_from_the_shell(build, smollm2_dir: Path, tmp_path: Path) -> None:
+    built = build(recipes=["title"])
+    command = [
+        sys.executable, "-m", "datasets_build", "--documents", str(tmp_path / "work-in"),
+        "--model", str(smollm2_dir), "--out", str(tmp_path / "alone"), "--set", "recipes=[title]", "--set", "max_tokens=1024",
+        "--set", "min_validation_rows=1",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ}, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["row_digest"] == built.metrics["row_digest"]
+    assert (tmp_path / "alone" / "README.md").is_file()
+    wrong = subprocess.run([*command, "--set", "min_rows=999"], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 1 and "what to do" in wrong.stderr and "Traceback" not in wrong.stderr

@@ -1,0 +1,152 @@
+"""The whole chain, in this process, on a small real input: what is run, reused, explained and kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.config import load
+from flows.errors import UsageError
+from flows.housekeeping import find_garbage, verify_output
+from flows.plan import Selection, make_plan
+from flows.runner import StageFailed, Watcher, run
+from flows.runs import find_run, list_runs
+from flows.stages import NAMES
+from flows.store import Store
+from flows.trace import trace
+
+
+def actions(record: Any) -> list[str]:
+    return [row["action"] for row in record.data["stages"]]
+
+
+def plan_of(path: Path, store: Store, *overrides: str, **selection: Any) -> dict[str, tuple[str, str]]:
+    plan = make_plan(load(str(path), overrides=overrides), store, Selection(**selection))
+    return {s.name: (s.action, s.why) for s in plan.stages}
+
+
+@pytest.fixture
+def finished(small_run: Callable[..., Path], tmp_path: Path) -> tuple[Path, Store]:
+    path, store = small_run(), Store(tmp_path / "store")
+    record = run(load(str(path)), store, Selection(), Watcher(), name="small")
+    assert actions(record) == ["ran"] * 5
+    return path, store
+
+
+def test_chain_runs_then_everything_is_cached_and_explained(
+    finished: tuple[Path, Store], documents: Path
+) -> None:
+    path, store = finished
+    assert [verify_output(*item).problems for item in store.outputs()] == [[]] * 5
+
+    again = run(load(str(path)), store, Selection(), Watcher())
+    assert actions(again) == ["cached"] * 5
+
+    # A setting: what is before it stays, and the reason names the key all the way down.
+    plan = plan_of(path, store, "dataset.seed=2")
+    assert plan["pdf2txt"][0] == "cached"
+    for stage in NAMES[1:]:
+        assert plan[stage][0] == "run" and "dataset.seed changed 1 -> 2" in plan[stage][1]
+    changed = run(load(str(path), overrides=["dataset.seed=2"]), store, Selection(), Watcher())
+    assert actions(changed) == ["cached", "ran", "ran", "ran", "ran"]
+
+    # A speed setting changes nothing.
+    assert {a for a, _ in plan_of(path, store, "pdf2txt.workers=2").values()} == {"cached"}
+
+    # One more document: only that one is converted.
+    (documents / "new.txt").write_text((documents / "bees.txt").read_text().replace("Bees", "Wasps"))
+    assert plan_of(path, store)["pdf2txt"] == ("run", "1 document added")
+    more = run(load(str(path)), store, Selection(until="pdf2txt"), Watcher())
+    assert actions(more) == ["ran", "skipped", "skipped", "skipped", "skipped"]
+    manifest = store.manifest("pdf2txt", more.data["stages"][0]["digest"])
+    assert manifest is not None and len(manifest["units"]) == 4
+    assert more.data["stages"][0]["metrics"]["units_reused"] == 3
+
+    # Trace: from the model to its documents, and from a row to its own.
+    merged = again.data["stages"][3]["path"]
+    lineage = trace(store, f"{merged}/model")
+    assert [s["stage"] for s in lineage["chain"]] == ["merge", "train", "datasets_build", "pdf2txt"]
+    assert {Path(n).name for d in lineage["documents"] for n in d["names"]} == {
+        "lakes.txt",
+        "mills.txt",
+        "bees.txt",
+    }
+
+    # gc: with one run kept, only what the others used alone goes.
+    garbage = find_garbage(store, keep=1)
+    garbage.delete()
+    assert len(list(store.outputs())) == 1
+    assert plan_of(path, store, until="pdf2txt")["pdf2txt"][0] == "cached"
+    assert find_garbage(store, keep=1).paths == []
+
+
+def test_from_needs_what_is_before_it(small_run: Callable[..., Path], tmp_path: Path) -> None:
+    path, store = small_run(), Store(tmp_path / "store")
+    with pytest.raises(UsageError, match="no output of pdf2txt"):
+        plan_of(path, store, start="train")
+    run(load(str(path)), store, Selection(until="datasets_build"), Watcher())
+    plan = plan_of(path, store, start="train")
+    assert plan["datasets_build"] == ("cached", "--from train") and plan["train"][0] == "run"
+
+
+def test_rerun_ignores_the_store(small_run: Callable[..., Path], tmp_path: Path) -> None:
+    path, store = small_run(), Store(tmp_path / "store")
+    first = run(load(str(path)), store, Selection(until="datasets_build"), Watcher())
+    before = {p: p.stat().st_mtime_ns for p in store.units.glob("*/*")}
+    second = run(
+        load(str(path)), store, Selection(until="datasets_build", rerun=("datasets_build",)), Watcher()
+    )
+    assert actions(second)[:2] == ["cached", "ran"]
+    made_again = {p.parent.name for p, t in before.items() if p.stat().st_mtime_ns != t}
+    assert made_again == {"rows"}
+    assert (
+        first.data["stages"][1]["metrics"]["row_digest"] == second.data["stages"][1]["metrics"]["row_digest"]
+    )
+
+
+def test_failed_stage_is_recorded_and_resumed(
+    small_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, store = small_run(), Store(tmp_path / "store")
+    with monkeypatch.context() as patch:
+        patch.setattr("datasets_build.stage.run", lambda *_: 1 / 0)
+        with pytest.raises(StageFailed, match="datasets_build"):
+            run(load(str(path)), store, Selection(until="datasets_build"), Watcher())
+    record = find_run(store, "latest")
+    assert record.status == "failed"
+    assert actions(record) == ["ran", "failed", "skipped", "skipped", "skipped"]
+    resumed = run(load(str(path)), store, Selection(until="datasets_build"), Watcher(), resume=record)
+    assert resumed.run_id == record.run_id and len(list_runs(store)) == 1
+    assert actions(resumed)[:2] == ["cached", "ran"]
+
+
+def test_incomplete_output_is_used_but_tried_again(
+    small_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pdf2txt.stage
+
+    path, store, real = small_run(), Store(tmp_path / "store"), pdf2txt.stage.run
+
+    def flaky(settings: Any, inputs: Any, work: Path, report: Any) -> Any:
+        report("transient", message="bees.txt: the network share went away")
+        return real(settings, inputs, work, report)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pdf2txt.stage.run", flaky)
+        run(load(str(path)), store, Selection(until="datasets_build"), Watcher())
+    plan = plan_of(path, store)
+    assert plan["pdf2txt"] == ("run", "incomplete: 1 transient failure to try again")
+    assert plan["datasets_build"] == ("run", "pdf2txt runs again")
+    run(load(str(path)), store, Selection(until="datasets_build"), Watcher())
+    assert plan_of(path, store)["datasets_build"][0] == "cached"
+
+
+def test_damaged_record_does_not_hide_the_others(finished: tuple[Path, Store]) -> None:
+    _, store = finished
+    (store.runs / "broken.json").write_text("{")
+    assert len(list_runs(store)) == 1
+    assert json.loads((store.runs / f"{list_runs(store)[0].run_id}.json").read_text())["status"] == "done"

@@ -1,0 +1,129 @@
+"""The command as a person meets it: exit codes, messages, JSON on stdout and nothing else there."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+LONGFOLIO = Path(sys.executable).parent / "longfolio"
+
+
+def longfolio(*args: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "COLUMNS": "200", "HF_HUB_OFFLINE": "1"}
+    return subprocess.run([str(LONGFOLIO), *map(str, args)], capture_output=True, text=True, cwd=cwd, env=env)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["run", "demo", "--pdfs", "no-such-folder"], "no-such-folder does not exist"),
+        (["run", "demo", "--pdfs", "."], "no documents in"),
+        (["run", "demo", "--set", "train.max_stepz=1"], "did you mean 'train.max_steps'?"),
+        (["run", "demo", "--set", "dataset.max_tokens=many"], "dataset.max_tokens"),
+        (["run", "demo", "--until", "trian"], "did you mean 'train'?"),
+        (["run", "demo", "--from", "merge", "--until", "train"], "comes after"),
+        (["run", "no-such-recipe"], "no-such-recipe"),
+        (["run", "demo", "--store", "/proc/store"], "cannot be written"),
+        (["run", "demo", "--set", "model.path=nowhere"], "does not exist"),
+        (["resume"], "has no runs"),
+        (["trace", "something"], "something"),
+        (["pdf2txt", "no-such-folder", "--out", "out"], "no-such-folder"),
+    ],
+)
+def test_mistake_is_one_message_with_a_remedy_and_exit_code_2(
+    tmp_path: Path, args: list[str], message: str
+) -> None:
+    done = longfolio(*args, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr and "do:" in done.stderr
+    assert "Traceback" not in done.stderr and not done.stdout
+
+
+@pytest.mark.parametrize("damage", ["config", "weights", "no weights"])
+def test_unreadable_model_is_found_before_the_first_stage(
+    small_run: Callable[..., Path], tmp_path: Path, tiny_model_dir: Path, damage: str
+) -> None:
+    import shutil
+
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model_dir, model)
+    if damage == "config":
+        (model / "config.json").write_text("{")
+    elif damage == "weights":
+        (model / "model.safetensors").write_bytes(b"not a tensor")
+    else:
+        (model / "model.safetensors").unlink()
+    done = longfolio("run", small_run(model={"path": str(model)}), cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr and "do:" in done.stderr
+    assert not list((tmp_path / "store" / "stages").glob("*/*"))
+
+
+def test_help_answers_quickly() -> None:
+    times = []
+    for _ in range(3):
+        started = time.monotonic()
+        assert longfolio("--help").returncode == 0
+        times.append(time.monotonic() - started)
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import sys, flows.cli; print([m for m in ('torch', 'pydantic', 'pyarrow') if m in sys.modules])"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert loaded.stdout.strip() == "[]"
+
+
+def test_json_is_one_object_with_five_stages_and_absolute_paths(
+    small_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = small_run()
+    planned = longfolio("plan", path, "--until", "pdf2txt", "--json", cwd=tmp_path)
+    assert json.loads(planned.stdout)["run_id"] is None
+    done = longfolio("run", path, "--until", "pdf2txt", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert set(result) == {"run_id", "status", "stages"} and result["status"] == "done"
+    assert [s["action"] for s in result["stages"]] == ["ran", "skipped", "skipped", "skipped", "skipped"]
+    for stage in result["stages"]:
+        assert set(stage) == {"stage", "action", "why", "digest", "path", "seconds", "metrics"}
+        assert Path(stage["path"]).is_absolute()
+    assert longfolio("status", cwd=tmp_path).stdout.count(result["run_id"]) == 1
+
+
+def test_kill_then_the_same_command_completes(small_run: Callable[..., Path], tmp_path: Path) -> None:
+    """SIGKILL while the dataset is built; the same command reuses pdf2txt and finishes."""
+    path = small_run()
+    process = subprocess.Popen(
+        [str(LONGFOLIO), "run", str(path), "--until", "datasets_build"], cwd=tmp_path,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    store = tmp_path / "store"
+    while process.poll() is None and not list(store.glob("work/datasets_build/*/attempt.json")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert "killed" in longfolio("status", cwd=tmp_path).stdout
+    done = longfolio("run", path, "--until", "datasets_build", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [s["action"] for s in json.loads(done.stdout)["stages"]][:2] == ["cached", "ran"]
+
+
+def test_sigterm_is_an_orderly_interruption(small_run: Callable[..., Path], tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [str(LONGFOLIO), "run", str(small_run()), "--until", "datasets_build"], cwd=tmp_path,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while process.poll() is None and not list(tmp_path.glob("store/work/*/*/attempt.json")):
+        time.sleep(0.01)
+    process.terminate()
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130, stderr
+    assert "longfolio resume" in stderr and "Traceback" not in stderr
+    assert longfolio("resume", cwd=tmp_path).returncode == 0

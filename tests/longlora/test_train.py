@@ -1,0 +1,307 @@
+"""Data, loss, and the train stage: what is learned, where it stops, and that a killed run ends the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from longlora.errors import UserError
+from longlora.train import checkpoints, data
+from longlora.train.loss import supervised_loss
+from longlora.train.settings import TrainSettings
+
+ROOT = Path(__file__).parents[2]
+SMALL = {"row_tokens": 96, "global_batch_size": 2, "warmup_steps": 2, "learning_rate": 1e-2, "threads": 1}
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory) -> Path:
+    """Twelve rows about six words, in the layout of datasets_build."""
+    folder = tmp_path_factory.mktemp("dataset")
+    words = ["kernel", "margin", "ledger", "column", "glyph", "vellum"]
+    rows = [
+        {"id": f"r{i:02}", "instruction": f"Repeat the word {w}." + " Please." * (i % 5), "output": f"{w} {w}"}
+        for i, w in enumerate(words * 2)
+    ]
+    (folder / "data").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), folder / "data" / "train-00000-of-00001.parquet")
+    (folder / "splits.json").write_text(json.dumps({"d1": "train", "d2": "validation"}))
+    documents = [{"doc_id": "d1", "text": "The quick brown fox. " * 60}, {"doc_id": "d2", "text": "Held out. " * 60}]
+    pq.write_table(pa.Table.from_pylist(documents), folder / "documents.parquet")
+    return folder
+
+
+@pytest.fixture
+def train(dataset, tiny_model_dir):
+    """Run the stage; returns metrics, the work folder and the events."""
+    from longlora.train.stage import run
+
+    def go(work: Path, stop_after: int | None = None, **settings):
+        events = []
+
+        def report(event, **fields):
+            events.append((event, fields))
+            if event == "progress" and stop_after is not None and fields["done"] >= stop_after:
+                raise KeyboardInterrupt
+
+        inputs = {"datasets_build": dataset, "pdf2txt": dataset, "model": tiny_model_dir}
+        return run(TrainSettings(**{**SMALL, **settings}), inputs, work, report), events
+
+    return go
+
+
+def weights_sha(work: Path) -> str:
+    return hashlib.sha256((work / "output/adapter/adapter_model.safetensors").read_bytes()).hexdigest()
+
+
+# ------------------------------------------------------------------ data
+
+
+@given(st.lists(st.integers(1, 100), max_size=60))
+def test_packing_loses_nothing_and_fits(lengths):
+    rows = data.pack(lengths, 100)
+    assert sorted(i for row in rows for i in row) == list(range(len(lengths)))
+    assert all(sum(lengths[i] for i in row) <= 100 for row in rows)
+    assert len(rows) <= 2 * max(1, -(-sum(lengths) // 100)) or not lengths
+
+
+def test_labels_cover_the_answer_and_its_end(dataset, tokenizer):
+    samples = data.sft_samples(dataset, tokenizer, "chat", 96)
+    assert len(samples) == 12
+    first = samples[0]
+    trained = tokenizer.decode(first.labels[first.labels != -100])
+    assert trained == "kernel kernel<|im_end|>"
+    assert (first.labels[first.labels != -100] == first.input_ids[first.labels != -100]).all()
+
+
+def test_collate_marks_documents():
+    a, b = (data.Sample(str(n), np.arange(n, dtype=np.int32), np.arange(n, dtype=np.int32)) for n in (3, 2))
+    batch = data.collate([[a, b], [b]], pad_id=9)
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1], [0, 1, 0, 1, 2]]
+    assert batch["input_ids"].tolist() == [[0, 1, 2, 0, 1], [0, 1, 9, 9, 9]]
+    assert batch["labels"][1].tolist() == [0, 1, -100, -100, -100]
+    assert batch["row_ids"] == [["3", "2"], ["2"]]
+
+
+def test_text_is_of_train_documents_only(dataset, tokenizer):
+    samples = data.text_samples(dataset / "documents.parquet", dataset / "splits.json", tokenizer, 64)
+    assert {s.id.partition(":")[0] for s in samples} == {"d1"}
+    assert samples[-1].input_ids[-1] == tokenizer.eos_token_id
+    assert all(s.labels[0] == -100 and (s.labels[1:] == s.input_ids[1:]).all() for s in samples)
+
+
+def test_stream_is_whole_epochs_in_new_orders():
+    rows = [[i] for i in range(5)]
+    order = [r[0] for r in data.stream(rows, 12, seed=3)]
+    assert sorted(order[:5]) == sorted(order[5:10]) == list(range(5)) and order[:5] != order[5:10]
+    assert order == [r[0] for r in data.stream(rows, 12, seed=3)] != [r[0] for r in data.stream(rows, 12, seed=4)]
+
+
+def test_a_row_that_is_too_long_is_an_error(dataset, tokenizer):
+    with pytest.raises(UserError, match="longer than a training row") as caught:
+        data.sft_samples(dataset, tokenizer, "chat", 20)
+    assert "dataset.max_tokens" in caught.value.remedy and "train.row_tokens" in caught.value.remedy
+
+
+# ------------------------------------------------------------------ loss
+
+
+@pytest.mark.parametrize("chunk", [3, 1000])
+def test_loss_equals_full_logits(chunk):
+    torch.manual_seed(0)
+    head = torch.nn.Linear(8, 50, bias=False)
+    hidden = torch.randn(2, 17, 8, requires_grad=True)
+    labels = torch.randint(0, 50, (2, 17))
+    labels[:, :6] = -100
+    logits = head(hidden)[:, :-1].flatten(0, 1)
+    expected = torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten(), ignore_index=-100, reduction="sum")
+    ours = supervised_loss(hidden, labels, head, chunk)
+    torch.testing.assert_close(ours, expected)
+    inputs = [hidden, head.weight]
+    for a, b in zip(torch.autograd.grad(ours, inputs), torch.autograd.grad(expected, inputs), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_loss_equals_transformers(tiny_model_dir):
+    from longlora.models import load_model
+
+    model = load_model(tiny_model_dir, dtype="float32").eval()
+    ids = torch.randint(3, 900, (1, 40))
+    labels = ids.clone()
+    labels[:, :15] = -100
+    with torch.no_grad():
+        reference = model(input_ids=ids, labels=labels).loss
+        hidden = model.base_model(input_ids=ids).last_hidden_state
+        ours = supervised_loss(hidden, labels, model.get_output_embeddings()) / (labels[:, 1:] != -100).sum()
+    torch.testing.assert_close(ours, reference)
+
+
+# ------------------------------------------------------------------ the stage
+
+
+def test_learns_and_reports(train, tmp_path):
+    metrics, events = train(tmp_path, max_steps=12)
+    assert metrics["loss_end"] < metrics["loss_start"] - 0.5 and metrics["steps"] == 12
+    assert set(metrics["trainable_parameters"]) == {"A", "B", "embed", "norm"}
+    curve = [json.loads(line) for line in (tmp_path / "output/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in curve] == list(range(1, 13))
+    assert curve[0]["learning_rate"] == 0 and curve[2]["learning_rate"] == 1e-2  # two warm-up steps
+    progress = [f for e, f in events if e == "progress"]
+    assert progress[-1]["done"] == 12 and progress[-1]["total"] == 12 and "loss" in progress[-1]
+    assert json.loads((tmp_path / "output/parameters.json").read_text())["tied"]
+    again, events = train(tmp_path, max_steps=12)  # finished: nothing happens
+    assert again == metrics and not events
+
+
+def test_first_loss_is_the_base_models(train, tmp_path, dataset, tiny_model_dir, tokenizer):
+    """An adapter starts at zero: step 1 measures the base model, row by row and without packing."""
+    from longlora.models import load_model
+
+    metrics, _ = train(tmp_path, max_steps=1, global_batch_size=4, dtype="float32", micro_batch_size=2, group=400)
+    samples = data.sft_samples(dataset, tokenizer, "chat", 96)
+    rows = data.stream(data.make_rows(samples, 96, True), 4, seed=0)
+    model = load_model(tiny_model_dir, dtype="float32").eval()
+    total = count = 0.0
+    with torch.no_grad():
+        for sample in (s for row in rows for s in row):
+            ids, labels = (torch.from_numpy(x.astype(np.int64))[None] for x in (sample.input_ids, sample.labels))
+            n = int((labels != -100).sum())
+            total, count = total + float(model(input_ids=ids, labels=labels).loss) * n, count + n
+    assert metrics["first_loss"] == pytest.approx(total / count, rel=1e-5)
+
+
+def test_text_mode_extends_the_context(train, tmp_path):
+    metrics, _ = train(tmp_path, data="text", context_length=1024, row_tokens=128, max_steps=2)
+    assert metrics["context_length"] == 1024 and metrics["group_tokens"] == 32
+    config = json.loads((tmp_path / "output/adapter/config.json").read_text())
+    assert config["max_position_embeddings"] == 1024 and config["rope_parameters"]["factor"] == 2
+    assert json.loads((tmp_path / "output/adapter/longfolio.json").read_text())["context_length"] == 1024
+
+
+def test_micro_batches_do_not_change_the_loss(train, tmp_path):
+    curves = []
+    for micro in (1, 4):
+        work = tmp_path / str(micro)
+        train(work, max_steps=3, global_batch_size=4, micro_batch_size=micro, dtype="float32", gradient_checkpointing=False)
+        lines = (work / "output/metrics.jsonl").read_text().splitlines()
+        curves.append([json.loads(line)["loss"] for line in lines])
+    assert curves[0] == pytest.approx(curves[1], rel=1e-4)
+
+
+def test_interrupted_run_ends_in_the_same_bytes(train, tmp_path):
+    options = {"max_steps": 9, "save_every_steps": 2, "lora": {"dropout": 0.1}, "schedule": "cosine"}
+    straight, _ = train(tmp_path / "a", **options)
+    for stop in (1, 3, 7):  # before the first checkpoint, between two, late
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "b", stop_after=stop, **options)
+        assert not (tmp_path / "b/output").exists()
+    resumed, events = train(tmp_path / "b", **options)
+    assert resumed["resumed_from"] == 6 and straight["resumed_from"] is None
+    assert [f["done"] for e, f in events if e == "progress"][0] == 6
+    assert weights_sha(tmp_path / "a") == weights_sha(tmp_path / "b")
+    curves = [
+        [{k: v for k, v in json.loads(line).items() if k in ("step", "loss", "grad_norm", "learning_rate", "tokens")}
+         for line in (tmp_path / x / "output/metrics.jsonl").read_text().splitlines()]
+        for x in "ab"
+    ]  # fmt: skip
+    assert curves[0] == curves[1]
+    assert len(list((tmp_path / "b/checkpoints").iterdir())) == checkpoints.KEEP
+
+
+def test_killed_process_ends_in_the_same_bytes(train, tmp_path, dataset, tiny_model_dir):
+    options = {"max_steps": 60, "save_every_steps": 3}
+    pairs = [f"{k}={v}" for k, v in {**SMALL, **options}.items()]
+    command = [sys.executable, "-m", "longlora.train", "--dataset", dataset, "--model", tiny_model_dir]
+    command += ["--out", tmp_path / "killed", *(x for pair in pairs for x in ("--set", pair))]
+    process = subprocess.Popen(
+        [str(c) for c in command], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "killed").glob("checkpoints/step-*6")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed/output").exists()
+    resumed, _ = train(tmp_path / "killed", **options)
+    straight, _ = train(tmp_path / "straight", **options)
+    assert resumed["resumed_from"] >= 6
+    assert weights_sha(tmp_path / "killed") == weights_sha(tmp_path / "straight")
+
+
+def test_damaged_checkpoint_is_skipped(train, tmp_path):
+    options = {"max_steps": 7, "save_every_steps": 2}
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, stop_after=7, **options)
+    last = tmp_path / "checkpoints/step-00000006/optimizer.pt"
+    last.write_bytes(last.read_bytes()[:-100])
+    metrics, events = train(tmp_path, **options)
+    assert metrics["resumed_from"] == 4
+    assert any(e == "warning" and "damaged" in f["message"] for e, f in events)
+
+
+def test_checkpoint_of_other_settings_is_not_resumed(train, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, stop_after=5, max_steps=6, save_every_steps=2)
+    metrics, events = train(tmp_path, max_steps=6, save_every_steps=2, seed=1)
+    assert metrics["resumed_from"] is None
+    assert any(e == "warning" and "other settings" in f["message"] for e, f in events)
+
+
+def test_nan_stops_with_the_rows(train, tmp_path):
+    from longlora.train.trainer import LossNotFinite
+
+    with pytest.raises(LossNotFinite, match=r"r\d\d"):
+        train(tmp_path, max_steps=30, learning_rate=1e30, warmup_steps=0)
+    assert not (tmp_path / "output").exists()
+
+
+# ------------------------------------------------------------------ mistakes
+
+
+def test_no_rows(train, tmp_path, dataset, tiny_model_dir):
+    from longlora.train.stage import run
+
+    empty = tmp_path / "empty"
+    (empty / "data").mkdir(parents=True)
+    with pytest.raises(UserError, match="no training rows"):
+        run(TrainSettings(max_steps=3), {"datasets_build": empty, "model": tiny_model_dir}, tmp_path / "w", print)
+
+
+def test_rows_above_the_context(train, tmp_path):
+    with pytest.raises(UserError, match="above the model's context") as caught:
+        train(tmp_path, row_tokens=1000)
+    assert "train.context_length" in caught.value.remedy
+
+
+def test_a_group_above_the_length_is_full_attention(train, tmp_path):
+    curves = {}
+    for name, options in {"large": {"group": 5000}, "full": {"attention": "full"}}.items():
+        curves[name] = train(tmp_path / name, max_steps=2, **options)[0]["last_loss"]
+    assert curves["large"] == curves["full"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"global_batch_size": 3, "micro_batch_size": 2}, {"group": 1.5}, {"unknown": 1}, {"context_length": 64, "row_tokens": 96}],
+)  # fmt: skip
+def test_settings_refuse(wrong):
+    with pytest.raises(ValueError):
+        TrainSettings(**wrong)
+
+
+def test_every_setting_is_described():
+    assert all(field.description for field in TrainSettings.model_fields.values())
