@@ -26,8 +26,8 @@ def write_card(
         "configs": [
             {
                 "config_name": "default",
-                # `datasets` keys its cache by this card and the folder's name, not by the files: without
-                # the digest a rebuilt dataset, or one in a folder of the same name, would load as the old one.
+                # `datasets` keys its cache by this card and the folder's name, not by the files:
+                # without the digest a rebuilt dataset would load as the one that was there before.
                 "description": f"Longfolio rows {stats['row_digest']}",
                 "data_files": [{"split": s, "path": f"data/{s}-*.parquet"} for s in filled],
             }

@@ -124,7 +124,7 @@ def resume(
 
 def _carry_out(config: Any, selection: Any, name: str, as_json: bool, record: Any = None) -> None:
     """Run, show, and end with the exit code of DESIGN section 5."""
-    from flows.display import TerminalWatcher, err, out, run_table
+    from flows.display import TerminalWatcher, err, print_run
     from flows.errors import EXIT_FAILED, EXIT_INTERRUPTED
     from flows.runner import StageFailed, run
     from flows.runs import list_runs
@@ -152,7 +152,7 @@ def _carry_out(config: Any, selection: Any, name: str, as_json: bool, record: An
             }
         )
     else:
-        out.print(run_table(data["stages"]))
+        print_run(data["stages"])
     again = f"longfolio resume {data['run_id']}" + (
         "" if store.root == Path("store").resolve() else f" --store {store.root}"
     )

@@ -84,9 +84,9 @@ class TerminalWatcher(Watcher):
             err.print(f"{mark} [bold]{name}[/]  {action}{why}  [dim]{row['seconds']:.1f} s[/]")
 
 
-def run_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """Stage, what was done, seconds, key numbers, path."""
-    table = Table(title=None, show_lines=False, pad_edge=False)
+def print_run(rows: Sequence[dict[str, Any]]) -> None:
+    """What a run did: a table of stages, the evaluation, and where everything lies (unwrapped, to be copied)."""
+    table = Table(pad_edge=False)
     table.add_column("stage", style="bold", no_wrap=True)
     table.add_column("", no_wrap=True)
     table.add_column("seconds", justify="right", no_wrap=True)
@@ -94,16 +94,29 @@ def run_table(rows: Sequence[dict[str, Any]]) -> Table:
     for row in rows:
         action = row["action"]
         numbers = [escape(line) for line in key_numbers(row["stage"], row["metrics"])]
-        if action in ("ran", "cached"):
-            numbers.append(f"[dim]{escape(row['path'])}[/]")
-        elif row["why"]:
+        if action not in ("ran", "cached"):
             numbers.append(f"[dim]{escape(row.get('error') or row['why'])}[/]")
-        table.add_row(
-            row["stage"],
-            f"[{ACTION_STYLE.get(action, '')}]{action}[/]",
-            f"{row['seconds']:.1f}",
-            "\n".join(numbers),
-        )
+        style = ACTION_STYLE.get(action, "")
+        table.add_row(row["stage"], f"[{style}]{action}[/]", f"{row['seconds']:.1f}", "\n".join(numbers))
+    out.print(table)
+    evaluation = next((r["metrics"] for r in rows if r["stage"] == "evaluate" and r["metrics"]), None)
+    if evaluation:
+        out.print(evaluation_table(evaluation))
+    for row in rows:
+        if row["action"] in ("ran", "cached"):
+            out.print(f"[dim]{row['stage']:<15}[/] {escape(row['path'])}", soft_wrap=True)
+
+
+def evaluation_table(metrics: dict[str, Any]) -> Table:
+    """Base against merged, with the paired 95 % interval of the difference."""
+    table = Table(pad_edge=False)
+    for column in ("task", "metric", "base", "merged", "difference", "95 % interval", "n"):
+        table.add_column(column, justify="left" if column in ("task", "metric") else "right", no_wrap=True)
+    for task, item in metrics.items():
+        if isinstance(item, dict) and "base" in item:
+            interval = f"[{item['low']:+.3g}, {item['high']:+.3g}]"
+            table.add_row(task, item["metric"], _number(item["base"]), _number(item["merged"]),
+                          f"{item['difference']:+.3g}", escape(interval), str(item["n"]))  # fmt: skip
     return table
 
 
@@ -155,17 +168,8 @@ def _merge(m: dict[str, Any]) -> list[str]:
 
 
 def _evaluate(m: dict[str, Any]) -> list[str]:
-    return [
-        evaluation_line(task, item) for task, item in m.items() if isinstance(item, dict) and "base" in item
-    ]
-
-
-def evaluation_line(task: str, item: dict[str, Any]) -> str:
-    """``answers loss  base 2.31  merged 1.20  difference -1.11 [-1.30, -0.92]  n 24``."""
-    return (
-        f"{task} {item['metric']}: base {_number(item['base'])}, merged {_number(item['merged'])}, difference "
-        f"{item['difference']:+.3g} [{item['low']:+.3g}, {item['high']:+.3g}] (95 %, n {item['n']})"
-    )
+    done = [task for task, item in m.items() if isinstance(item, dict) and "base" in item]
+    return [f"{', '.join(done)}: base against merged, below"]
 
 
 _KEY_NUMBERS = {

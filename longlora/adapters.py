@@ -1,18 +1,19 @@
 """LoRA together with fully trained embeddings and norms (LongLoRA, arXiv 2309.12307, section 3.3).
 
-The paper calls that "improved LoRA": rank-8 matrices alone do not learn a longer context, with embeddings and norms
-they nearly match full fine-tuning (its Table 3). (`loraplus_lr_ratio` of Hayou et al. is something else.)
+The paper calls that "improved LoRA": rank-8 matrices alone do not learn a longer context, with embeddings
+and norms they nearly match full fine-tuning (its Table 3). (`loraplus_lr_ratio` of Hayou et al. is something
+else.)
 
-The trained embeddings and norms are the base model's own parameters, switched to ``requires_grad`` and fp32: no
-second copy, and a tied output head *is* the trained embedding because it is the same tensor. PEFT does not save such
-parameters by itself, so `save_adapter` writes them in the layout of PEFT's ``modules_to_save``.
+The trained embeddings and norms are the base model's own parameters, switched to ``requires_grad`` and fp32:
+no second copy, and a tied output head *is* the trained embedding because it is the same tensor. PEFT does
+not save such parameters by itself, so `save_adapter` writes them in the layout of PEFT's ``modules_to_save``.
 
 Adapter folder (bytes depend on weights and settings only):
 
-    adapter_config.json         PEFT's LoraConfig; the trained modules stand under ``modules_to_save`` by full path
-    adapter_model.safetensors   fp32; ``base_model.model.<path>.lora_A.weight``, ``...lora_B.weight`` and
-                                ``base_model.model.<path>.weight`` for trained embeddings, norms and head;
-                                a trained tied embedding stands twice, under the head's name as well
+    adapter_config.json         PEFT's LoraConfig; ``modules_to_save`` names what was trained in full, by path
+    adapter_model.safetensors   fp32; ``base_model.model.<path>.lora_A.weight``, ``...lora_B.weight``, and
+                                ``base_model.model.<path>.weight`` for embeddings, norms and head; a trained
+                                tied embedding stands twice, under the head's name as well
     config.json                 of the base model, extended: rope_parameters, max_position_embeddings
     longfolio.json              what it was trained on and how; ``trained`` lists the fully trained parameters
 """
@@ -39,8 +40,8 @@ PREFIX = "base_model.model."  # of every weight name, as PEFT has it
 Role = Literal["embed", "norm", "head"]
 GROUPS = ("A", "B", "embed", "norm", "head")
 
-# The norms on the residual stream, by architecture: attribute names of the modules that count as `norm`. Norms inside
-# attention (q_norm, k_norm) are not among them, as in the paper's Llama.
+# The norms on the residual stream, by architecture: attribute names of the modules that count as `norm`.
+# Norms inside attention (q_norm, k_norm) are not among them, as in the paper's Llama.
 _LLAMA_NORMS = ("input_layernorm", "post_attention_layernorm", "norm")
 NORMS: dict[str, tuple[str, ...]] = {
     "llama": _LLAMA_NORMS,
@@ -73,8 +74,8 @@ class LoraSettings(BaseModel):
     )
     targets: tuple[str, ...] | None = Field(
         None,
-        description="Names of linear layers, e.g. [q_proj, v_proj]; null: the attention projections (q, k, v, o). "
-        "The MLP's as well (gate_proj, up_proj, down_proj) learn more per step and cost about twice the time.",
+        description="Names of linear layers, e.g. [q_proj, v_proj]; null: those of attention (q, k, v, o). "
+        "With the MLP's as well (gate_proj, up_proj, down_proj) a step learns more and takes longer.",
     )
 
 
@@ -127,7 +128,7 @@ def add_adapters(
     *,
     seed: int = 0,
 ) -> PeftModel:
-    """Put LoRA on ``model`` and make the parameters of ``trainable`` roles train as well, all of them in fp32.
+    """Put LoRA on ``model`` and have the parameters of ``trainable`` roles train as well, all in fp32.
 
     The rest is frozen and keeps its dtype, so a bf16 model is to be run under ``torch.autocast``.
 
@@ -160,7 +161,7 @@ def add_adapters(
         for parameter in model.get_submodule(path).parameters(recurse=False):
             parameter.data = parameter.data.to(torch.float32)
             parameter.requires_grad_(True)
-    return peft_model  # type: ignore[return-value]
+    return peft_model
 
 
 def _check_targets(model: PreTrainedModel, targets: tuple[str, ...]) -> None:
@@ -180,12 +181,12 @@ def _check_targets(model: PreTrainedModel, targets: tuple[str, ...]) -> None:
 
 def parameter_groups(model: PeftModel) -> list[ParameterGroup]:
     """All trainable parameters, each in one group, in the order of `GROUPS`; empty groups left out."""
-    base = model.get_base_model()
+    base: Any = model.get_base_model()
     owner = {}  # parameter -> group
     for role in ("head", "norm", "embed"):  # embed last: a tied matrix counts as embedding
         if role == "norm" and base.config.model_type not in NORMS:
             continue
-        for module in role_modules(base, role).values():  # type: ignore[arg-type]
+        for module in role_modules(base, role).values():
             owner.update({id(p): role for p in module.parameters(recurse=False)})
     found: dict[str, dict[str, nn.Parameter]] = {group: {} for group in GROUPS}
     for name, parameter in model.named_parameters():
@@ -196,7 +197,8 @@ def parameter_groups(model: PeftModel) -> list[ParameterGroup]:
 
 
 def parameter_report(model: PeftModel) -> dict[str, Any]:
-    """Counts per group: ``{"total", "trainable", "share", "tied", "groups": {name: {tensors, parameters, dtype}}}``."""
+    """Counts: total, trainable, share, tied, and per group tensors, parameters, dtype."""
+    base: Any = model.get_base_model()
     groups = parameter_groups(model)
     total = sum(p.numel() for p in model.parameters())
     trainable = sum(g.count for g in groups)
@@ -204,7 +206,7 @@ def parameter_report(model: PeftModel) -> dict[str, Any]:
         "total": total,
         "trainable": trainable,
         "share": trainable / total,
-        "tied": is_tied(model.get_base_model()),
+        "tied": is_tied(base),
         "groups": {
             g.name: {
                 "tensors": len(g.parameters),
@@ -227,7 +229,7 @@ def trained_state(model: PeftModel) -> dict[str, Tensor]:
 
 
 def load_trained_state(model: PeftModel, state: dict[str, Tensor]) -> None:
-    """Copy ``state`` (as of `trained_state`) into the parameters of ``model``, none missing and none left over.
+    """Copy ``state`` (as of `trained_state`) into ``model``; nothing may be missing or left over.
 
     Raises:
         UserError: names or shapes do not fit this model.
@@ -257,7 +259,7 @@ def save_adapter(
     Args:
         model: from `add_adapters`.
         folder: created if missing; files of these names are overwritten.
-        base_name: what to call the base model; a name, not a path, so that bytes do not depend on where it lies.
+        base_name: a name of the base model, not a path: bytes must not depend on where it lies.
         info: goes into longfolio.json.
     """
     from safetensors.torch import save_file
@@ -268,7 +270,9 @@ def save_adapter(
     trained = [name for name in state if ".lora_" not in name]
     tied = is_tied(base) and base.get_input_embeddings().weight.requires_grad
     if tied:  # PEFT insists on a copy under the head's name
-        (embed,), (head,) = (_paths(base, m) for m in (base.get_input_embeddings(), base.get_output_embeddings()))
+        (embed,), (head,) = (
+            _paths(base, m) for m in (base.get_input_embeddings(), base.get_output_embeddings())
+        )
         state[f"{PREFIX}{head}.weight"] = state[f"{PREFIX}{embed}.weight"].clone()
     config = {
         k: sorted(v) if isinstance(v, set) else v for k, v in model.peft_config["default"].to_dict().items()
@@ -287,24 +291,24 @@ def save_adapter(
 
 
 def clean_config(model: PreTrainedModel) -> dict[str, Any]:
-    """The base model's config without what only training needed (attention implementation, group, cache off)."""
+    """The base model's config without what only training needed (group size, no cache)."""
     config = json.loads(model.config.to_json_string(use_diff=True))
     config.pop("s2_group_size", None)
     return config | {"use_cache": True}
 
 
 def load_adapter(base_model: PreTrainedModel, folder: Path) -> PeftModel:
-    """Put a saved adapter on its base model; embeddings and norms are overwritten in place, in the base's dtype.
+    """Put a saved adapter on its base model; embeddings and norms are overwritten, in the base's dtype.
 
     Args:
-        base_model: built with the extended config: ``from_pretrained(base, config=AutoConfig.from_pretrained(folder))``.
+        base_model: built with ``config=AutoConfig.from_pretrained(folder)``, the extended config.
         folder: from `save_adapter`.
 
     Returns:
         The model in eval mode, nothing requiring gradients.
 
     Raises:
-        UserError: no adapter there, it does not fit, or the model was built without the adapter's RoPE scaling.
+        UserError: no adapter there, it does not fit, or the base was built without its RoPE scaling.
     """
     from peft import LoraConfig, get_peft_model
     from safetensors.torch import load_file
@@ -326,8 +330,8 @@ def load_adapter(base_model: PreTrainedModel, folder: Path) -> PeftModel:
         **{**settings, "modules_to_save": None, "ensure_weight_tying": False, "base_model_name_or_path": None}
     )
     model = get_peft_model(base_model, config, autocast_adapter_dtype=True)
-    load_trained_state(model, load_file(folder / "adapter_model.safetensors"))  # type: ignore[arg-type]
-    return model.requires_grad_(False).eval()  # type: ignore[return-value]
+    load_trained_state(model, load_file(folder / "adapter_model.safetensors"))
+    return model.requires_grad_(False).eval()
 
 
 def _write_json(path: Path, value: Any) -> None:
@@ -336,4 +340,3 @@ def _write_json(path: Path, value: Any) -> None:
 
 def _plain(value: Any) -> Any:
     return sorted(value) if isinstance(value, set) else str(getattr(value, "value", value))
-

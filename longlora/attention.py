@@ -13,7 +13,7 @@ at. A document's result is therefore the same alone, padded on either side, or p
 mask is ever built, and no length has to be divisible by anything.
 
     register()                                     # once per process
-    config.s2_group_size = 2048                    # tokens; None: full attention (still mask-free when packed)
+    config.s2_group_size = 2048                    # tokens; None: full attention, mask-free even when packed
     model.set_attn_implementation("s2_attn")
 
 Outside training (``module.training`` is False) the attention is full, as LongLoRA evaluates.
@@ -36,7 +36,7 @@ GROUP_ATTRIBUTE = "s2_group_size"  # on the model config, tokens or None
 
 
 def group_tokens(group: float | int, length: int) -> int:
-    """A group size in tokens: ``group`` itself if it is 1 or more, else that share of ``length`` (paper: 1/4)."""
+    """A group in tokens: ``group`` itself if 1 or more, else that share of ``length`` (the paper: 1/4)."""
     if group >= 1:
         return int(group)
     return max(1, math.ceil(group * length))
@@ -65,7 +65,10 @@ class _Run:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to compute for a batch: per set of rows with the same layout, the runs of both halves of the heads."""
+    """What to compute for a batch: for each set of rows with one layout, the runs of both halves of heads.
+
+    ``rows``: (row numbers, runs of the unshifted heads, runs of the shifted heads).
+    """
 
     rows: tuple[tuple[tuple[int, ...], tuple[_Run, ...], tuple[_Run, ...]], ...]
 
@@ -196,7 +199,9 @@ def _attend(
     for run, *qkv in zip(runs, q.split(sizes, 2), k.split(sizes, 2), v.split(sizes, 2), strict=True):
         # (B, h, n*s, D) -> (B*n, h, s, D): the segments of a run are one batch. A view where B is 1.
         qh, kh, vh = [x.unflatten(2, (run.count, run.size)).transpose(1, 2).flatten(0, 1) for x in qkv]
-        out = scaled_dot_product_attention(qh, kh, vh, is_causal=run.size > 1, dropout_p=dropout, scale=scaling)
+        out = scaled_dot_product_attention(
+            qh, kh, vh, is_causal=run.size > 1, dropout_p=dropout, scale=scaling
+        )
         outputs.append(out.transpose(1, 2).reshape(batch, run.count * run.size, out.shape[1], -1))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
 

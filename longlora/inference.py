@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from longlora.evaluation.model import resolve_device, resolve_dtype
 from longlora.models import load_model, load_tokenizer
 from longlora.prompts import Template, encode_prompt
 
@@ -106,30 +109,44 @@ def answer(
     model_dir: Path,
     instruction: str,
     *,
-    template: Template = "chat",
+    template: Template | None = None,
     max_new_tokens: int = 512,
     temperature: float = 0.0,
     top_p: float = 1.0,
     seed: int | None = None,
-    dtype: str = "bfloat16",
-    device: str = "cpu",
+    dtype: str = "auto",
+    device: str = "auto",
     stream: Stream | None = None,
 ) -> str:
-    """Load a model directory and answer one instruction.
+    """Load a model directory (once for the same one again) and answer one instruction.
+
+    template: prompt format; None is the one the model was trained with, else chat.
 
     Raises:
         UserError: the model or its tokenizer cannot be read, or the template is not there.
     """
-    tokenizer = load_tokenizer(model_dir)
-    prompt = encode_prompt(tokenizer, template, instruction)
-    model = load_model(model_dir, dtype=dtype, attn_implementation="sdpa").to(device).eval()  # type: ignore[arg-type]
+    model, tokenizer = _loaded(model_dir, resolve_dtype(dtype), resolve_device(device))
     return generate(
         model,
         tokenizer,
-        prompt,
+        encode_prompt(tokenizer, template or _trained_template(model_dir), instruction),
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         top_p=top_p,
         seed=seed,
         stream=stream,
     )
+
+
+@lru_cache(maxsize=1)
+def _loaded(model_dir: Path, dtype: str, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    model: Any = load_model(model_dir, dtype=dtype, attn_implementation="sdpa")
+    return model.to(device).eval(), load_tokenizer(model_dir)
+
+
+def _trained_template(model_dir: Path) -> Template:
+    try:
+        template = json.loads((model_dir / "longfolio.json").read_text()).get("template")
+    except (OSError, ValueError):
+        template = None
+    return template if template in ("chat", "inst", "plain") else "chat"

@@ -1,8 +1,8 @@
 """Context extension: the RoPE scaling of a model config, composed with what the model already has.
 
-transformers 5 keeps it in one dictionary, ``config.rope_parameters``. Two traps are avoided here: assigning the old
-``config.rope_scaling`` drops ``rope_theta``, and LongLoRA's script replaces an existing factor instead of multiplying
-it (a model taken from 4k to 16k and then to 32k got 2, not 8).
+transformers 5 keeps it in one dictionary, ``config.rope_parameters``. Two traps are avoided here: assigning
+the old ``config.rope_scaling`` drops ``rope_theta``, and LongLoRA's script replaces an existing factor
+instead of multiplying it (a model taken from 4k to 16k and then to 32k got 2, not 8).
 
     config = extend(AutoConfig.from_pretrained(folder), 32768, "linear")
     model = AutoModelForCausalLM.from_pretrained(folder, config=config)   # the rotary tables are built here
@@ -11,7 +11,7 @@ it (a model taken from 4k to 16k and then to 32k got 2, not 8).
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from longlora.errors import UserError
 
@@ -26,8 +26,9 @@ def window(config: PretrainedConfig) -> int:
     """Tokens the model handles as configured now, its RoPE scaling counted.
 
     A scaled config comes in two conventions. Where the original window is written down and
-    ``max_position_embeddings`` is above it, the latter is the extended length (ours; Llama 3.1; Phi-3). Otherwise it is
-    still the original one and the factor extends it (LongLoRA, Vicuna-16k, Qwen 2.5, dynamic NTK).
+    ``max_position_embeddings`` is above it, the latter is the extended length (ours; Llama 3.1; Phi-3).
+    Otherwise it is still the original one and the factor extends it (LongLoRA, Vicuna-16k, Qwen 2.5, dynamic
+    NTK).
     """
     rope = _parameters(config)
     length = int(config.max_position_embeddings)
@@ -40,15 +41,15 @@ def window(config: PretrainedConfig) -> int:
 def extend(config: PretrainedConfig, context_length: int, method: Method = "linear") -> PretrainedConfig:
     """A copy of ``config`` for ``context_length`` tokens. Call it before the model is built.
 
-    The factor is exact, ``context_length / original window``; an existing factor is multiplied. A model whose window is
-    long enough comes back unchanged. ``max_position_embeddings`` is raised to ``context_length``, except for
-    ``dynamic``, whose formula in transformers needs the original value there.
+    The factor is exact, ``context_length / original window``; an existing factor is multiplied. A model
+    whose window is long enough comes back unchanged. ``max_position_embeddings`` is raised to
+    ``context_length``, except for ``dynamic``, whose formula in transformers needs the original value there.
 
     Args:
         config: of a model with RoPE.
         context_length: tokens.
-        method: linear (position interpolation, Chen et al. 2306.15595; LongLoRA's choice), dynamic (NTK-aware), yarn
-            (Peng et al. 2309.00071), llama3 (by wavelength, Llama 3.1).
+        method: linear (position interpolation, Chen et al. 2306.15595; LongLoRA's choice), dynamic
+            (NTK-aware), yarn (Peng et al. 2309.00071), llama3 (by wavelength, Llama 3.1).
 
     Raises:
         UserError: no RoPE, a scaling per layer type, or a scaling of another method already there.
@@ -61,10 +62,11 @@ def extend(config: PretrainedConfig, context_length: int, method: Method = "line
     have = rope["rope_type"]
     if have not in ("default", method):
         raise UserError(
-            f"this model's RoPE is already scaled by {have!r} (window {current:,} tokens); {method!r} cannot be put on top",
+            f"this model's RoPE is already scaled by {have!r} (window {current:,} tokens), "
+            f"and {method!r} cannot be put on top",
             f"set train.rope to {have}"
-            if have in Method.__args__
-            else "use a base model without RoPE scaling",  # type: ignore[attr-defined]
+            if have in get_args(Method)
+            else "use a base model without RoPE scaling",
         )
     original = rope.get(ORIGINAL) or getattr(new, ORIGINAL, None) or int(new.max_position_embeddings)
     factor = rope.get("factor", 1.0) * context_length / current

@@ -1,11 +1,12 @@
 """Blocks of all pages become one text with exact spans.
 
-- Paragraphs are apart by an empty line. A paragraph that runs on in the next column or page is one run of text.
+- Paragraphs are apart by an empty line. A paragraph that runs on in the next column or page is one run of
+  text.
 - What stands between its two halves moves aside: in front of the paragraph if it is on the page where the
   paragraph begins (footnotes, a figure at the page's end), else behind it (a figure on top of the next page).
-- Page spans are in order and do not overlap. Between two pages stands ``"\\n\\n"``, or a space where a paragraph
-  runs over the page's end. A word broken by the page's end belongs whole to the page where it begins. A page
-  without text has an empty span.
+- Page spans are in order and do not overlap. Between two pages stands ``"\\n\\n"``, or a space where a
+  paragraph runs over the page's end. A word broken by the page's end belongs whole to the page where it
+  begins. A page without text has an empty span.
 - Running heads, feet and page numbers are blocks with an empty span at their page's start.
 """
 
@@ -151,7 +152,9 @@ class _Writer:
         for k, block in enumerate(blocks):
             if k not in starts:
                 continue
-            self.out.blocks.append(Block(block.page, block.kind, block.box, starts[k], ends[k], block.confidence))
+            self.out.blocks.append(
+                Block(block.page, block.kind, block.box, starts[k], ends[k], block.confidence)
+            )
             span = self.spans.setdefault(block.page, [starts[k], ends[k]])
             span[1] = ends[k]
         places = tuple(Place(b.page, b.box) for k, b in enumerate(blocks) if k in starts)
@@ -166,7 +169,16 @@ class _Writer:
             start, end = self.spans.get(info.number, (at, at))
             at = end
             out.pages.append(
-                Page(info.number, info.width, info.height, info.rotation, info.origin, info.confidence, start, end)
+                Page(
+                    info.number,
+                    info.width,
+                    info.height,
+                    info.rotation,
+                    info.origin,
+                    info.confidence,
+                    start,
+                    end,
+                )
             )
             for kind, line in info.furniture:
                 furniture.append(Block(info.number, kind, line.box, start, start, line.confidence))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -12,9 +13,13 @@ from pdf2txt.schema import Box
 from pdf2txt.spans import Line, bounding_box
 
 BULLET = re.compile(r"([•◦▪‣●○■□–—*·-]|\(?\d{1,2}[.)]|\(?[a-zA-Z][.)]|\[\d{1,3}\])\s+\S")
-CAPTION = re.compile(r"(figure|fig\.|table|tab\.|abbildung|abb\.|tabelle|listing|algorithm|scheme)\s*[A-Z]?\d+", re.I)
+CAPTION = re.compile(
+    r"(figure|fig\.|table|tab\.|abbildung|abb\.|tabelle|listing|algorithm|scheme)\s*[A-Z]?\d+", re.I
+)
 _FIGURE = re.compile(r"(figure|fig\.|abbildung|abb\.)", re.I)
-_REFERENCES = re.compile(r"(\d+\.?\s+)?(references|bibliography|literature cited|literatur(verzeichnis)?)\s*", re.I)
+_REFERENCES = re.compile(
+    r"(\d+\.?\s+)?(references|bibliography|literature cited|literatur(verzeichnis)?)\s*", re.I
+)
 _NOTE = re.compile(r"([*†‡§¶]|\d{1,2})\s*\S")
 _MATH = set("=∑∫∏√∂∇≤≥≠≈∈∉∀∃→←↔⇒⇔±×÷∞∝∼⊂⊆∪∩⊗⊕∥⋅")
 _ENDS = tuple(".!?:;…。！？")
@@ -73,7 +78,7 @@ def cut_blocks(page: int, regions: list[Region], height: float, style: Style) ->
 
 
 def _mark_labels(blocks: list[RawBlock], style: Style) -> None:
-    """Scattered labels right above a figure's caption are the figure's; those right above a table, the table's."""
+    """Scattered labels right above a figure's caption are the figure's, those above a table the table's."""
     for k, block in enumerate(blocks):
         if block.kind == "caption" and _FIGURE.match(block.lines[0].text):
             kind, limit = "figure", k
@@ -88,10 +93,14 @@ def _mark_labels(blocks: list[RawBlock], style: Style) -> None:
 
 
 def _is_label(block: RawBlock, caption: RawBlock, style: Style) -> bool:
-    if block.kind in ("caption", "title", "footnote") or (caption.kind == "table" and block.kind == "heading"):
+    if block.kind in ("caption", "title", "footnote") or (
+        caption.kind == "table" and block.kind == "heading"
+    ):
         return False
     small = median(a.size for a in block.lines) < 0.96 * style.size
-    short = max(a.x1 for a in block.lines) - min(a.x0 for a in block.lines) < 0.6 * (caption.box[2] - caption.box[0])
+    short = max(a.x1 for a in block.lines) - min(a.x0 for a in block.lines) < 0.6 * (
+        caption.box[2] - caption.box[0]
+    )
     scattered = any("\t" in a.text for a in block.lines)
     text = " ".join(a.text for a in block.lines)
     prose = _longest_prose(text) >= 7 and text.rstrip().endswith(_ENDS)
@@ -119,10 +128,10 @@ def mark_sections(blocks: list[RawBlock], style: Style) -> None:
 def _cut(lines: list[Line]) -> list[list[Line]]:
     if not lines:
         return []
-    steps = [b.cy - a.cy for a, b in zip(lines, lines[1:], strict=False) if 0 < b.cy - a.cy < 3 * a.size]
+    steps = [b.cy - a.cy for a, b in itertools.pairwise(lines) if 0 < b.cy - a.cy < 3 * a.size]
     step = median(steps) if steps else 1.2 * lines[0].size
     out: list[list[Line]] = [[lines[0]]]
-    for before, line in zip(lines, lines[1:], strict=False):
+    for before, line in itertools.pairwise(lines):
         if _breaks(out[-1], before, line, lines, step):
             out.append([line])
         else:
@@ -136,8 +145,12 @@ def _breaks(block: list[Line], before: Line, line: Line, column: list[Line], ste
     table_before, table = "\t" in before.text, "\t" in line.text
     if table and table_before:
         return line.cy - before.cy > 2.5 * step
-    if line.cy - before.cy > max(1.28 * step, 1.05 * size) and line.cy - before.cy > 1.28 * _step(block, step):
+    if line.cy - before.cy > max(1.28 * step, 1.05 * size) and line.cy - before.cy > 1.28 * _step(
+        block, step
+    ):
         return True
+    if line.cy - before.cy > 1.5 * size and before.width < 15 * size and not line.text[:1].islower():
+        return True  # few short lines, all far apart: each is a paragraph of its own
     if abs(before.size - line.size) > 0.12 * size and min(len(before.text), len(line.text)) > 2:
         return True
     if before.bold != line.bold and not (table or table_before):
@@ -158,7 +171,9 @@ def _breaks(block: list[Line], before: Line, line: Line, column: list[Line], ste
         return ended and starts and not BULLET.match(block[0].text)
     if line.x0 < before.x0 - 0.8 * size and len(block) > 1 and _hangs(block, before):
         return True  # back to the margin after hanging lines: the next entry
-    return before.x1 < right - 0.2 * width and before.text.rstrip().endswith(_ENDS) and line.text[:1].isupper()
+    return (
+        before.x1 < right - 0.2 * width and before.text.rstrip().endswith(_ENDS) and line.text[:1].isupper()
+    )
 
 
 def _step(block: list[Line], step: float) -> float:
@@ -168,7 +183,11 @@ def _step(block: list[Line], step: float) -> float:
 
 def _hangs(block: list[Line], line: Line) -> bool:
     """``line`` starts where the block's second and further lines start, right of its first."""
-    return len(block) > 1 and block[1].x0 > block[0].x0 + 0.5 * line.size and abs(line.x0 - block[1].x0) < 0.5 * line.size
+    return (
+        len(block) > 1
+        and block[1].x0 > block[0].x0 + 0.5 * line.size
+        and abs(line.x0 - block[1].x0) < 0.5 * line.size
+    )
 
 
 def _flows(before: Line, line: Line, column: list[Line]) -> bool:

@@ -29,8 +29,8 @@ def convert_folder(
 ) -> dict[str, Any]:
     """Write ``<stem>.txt`` and ``<stem>.json`` into ``out`` for every document below ``paths``.
 
-    The JSON file holds the whole ``Document``; a rejected file has only that. Where two files share a stem, both
-    names carry the first 8 hex digits of their sha256.
+    The JSON file holds the whole ``Document``; a rejected file has only that. Where two files share a
+    stem, both names carry the first 8 hex digits of their sha256.
 
     Args:
         page_breaks: pages apart by a form feed in the ``.txt`` (a paragraph over a page's end is cut there).
@@ -38,8 +38,9 @@ def convert_folder(
         units: a store's units, to reuse what is converted; None: everything is converted.
 
     Returns:
-        ``{"documents": [{"source", "sha256", "status", "pages", "pages_ocr", "seconds", "warnings", "text"}]}`` in the
-        order of the paths; ``source`` and ``text`` (the ``.txt`` file, None for a rejected one) are absolute paths.
+        ``{"documents": [{"source", "sha256", "status", "pages", "pages_ocr", "seconds", "warnings",
+        "text"}]}`` in the order of the paths; ``source`` and ``text`` (the ``.txt`` file, None for a
+        rejected one) are absolute paths.
 
     Raises:
         UserError: a path does not exist, there is nothing to convert, or ``out`` cannot be written.
@@ -70,7 +71,8 @@ def convert_folder(
         for file in files:
             if file not in entries:
                 why = unreadable.get(file) or next(
-                    (m.split(": ", 1)[1] for m in converter.transient if m.startswith(f"{file.name}: ")), "no result"
+                    (m.split(": ", 1)[1] for m in converter.transient if m.startswith(f"{file.name}: ")),
+                    "no result",
                 )
                 status = "timeout" if "limit" in why else "corrupt"
                 document = Document(hashes.get(file, ""), file.name, status, warnings=(why,))
@@ -102,10 +104,15 @@ def _hashes(files: list[Path], report: Callable[..., None]) -> tuple[dict[Path, 
 def _names(hashes: dict[Path, str]) -> dict[Path, str]:
     """Output stem of each file. Names are compared without case: some file systems do."""
     same = Counter(stem for stem, _ in {(f.stem.casefold(), sha256) for f, sha256 in hashes.items()})
-    return {f: f.stem if same[f.stem.casefold()] == 1 else f"{f.stem}-{sha256[:8]}" for f, sha256 in hashes.items()}
+    return {
+        f: f.stem if same[f.stem.casefold()] == 1 else f"{f.stem}-{sha256[:8]}"
+        for f, sha256 in hashes.items()
+    }
 
 
-def _write(document: Document, file: Path, out: Path, name: str, page_breaks: bool, seconds: float) -> dict[str, Any]:
+def _write(
+    document: Document, file: Path, out: Path, name: str, page_breaks: bool, seconds: float
+) -> dict[str, Any]:
     text_file: Path | None = None
     if document.status in CONVERTED:
         text = document.text

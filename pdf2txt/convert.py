@@ -1,13 +1,14 @@
 """One file to one ``Document``: the way of every page from its bytes to blocks.
 
-``Page.rotation`` counts the degrees clockwise by which the page, as stored, had to be turned for its text to be
-upright: its own ``/Rotate``, text drawn sideways and a scan lying on its side all count.
+``Page.rotation`` counts the degrees clockwise by which the page, as stored, had to be turned for its text
+to be upright: its own ``/Rotate``, text drawn sideways and a scan lying on its side all count.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +33,11 @@ _FEW = 10  # fewer characters than this is no text layer
 _STAMP = 250  # up to so many characters may be a stamp or a running head on a scan
 
 # The commonest words of the languages that PDFs are mostly written in, three per language.
-_COMMON = frozenset("the of and der die und de la que les et le di il e o da het een van och att en i na nie się".split())
+_COMMON = frozenset(
+    re.findall(
+        r"\w+", "the of and der die und de la que les et le di il e o da het een van och att en i na nie się"
+    )
+)
 
 OnPage = Callable[[int, int, str], None]
 
@@ -84,13 +89,18 @@ def convert(
     elif suffix == ".pdf" or data[:1024].lstrip().startswith(b"%PDF-"):
         document = _Converter(path, sha256, settings, engines, on_page, store, skip or {}, threads).run(data)
     else:
-        return Document(sha256, path.name, "unsupported", warnings=(f"{suffix or 'no suffix'}: not a PDF or text",))
+        return Document(
+            sha256, path.name, "unsupported", warnings=(f"{suffix or 'no suffix'}: not a PDF or text",)
+        )
     language = settings.language or (detect_language(document.text) if document.text else "")
     return replace(document, language=language)
 
 
 def detect_language(text: str) -> str:
-    """ISO 639-1 code of ``text``'s language (from its middle, where titles and lists are rare); "" for too little."""
+    """ISO 639-1 code of the language of ``text``, "" for too little text or an unusual language.
+
+    Judged from its middle, where titles and lists are rare.
+    """
     import py3langid
 
     middle = max(0, len(text) // 2 - 5000)
@@ -98,7 +108,9 @@ def detect_language(text: str) -> str:
     if sum(ch.isalpha() for ch in sample) < 40:
         return ""
     code = str(py3langid.classify(sample)[0])
-    return code if len(code) == 2 else ""  # py3langid also knows codes of three letters, rare languages and noise
+    return (
+        code if len(code) == 2 else ""
+    )  # py3langid also knows codes of three letters, rare languages and noise
 
 
 class _Converter:
@@ -155,7 +167,7 @@ class _Converter:
         try:
             import pdf2image
 
-            return int(pdf2image.pdfinfo_from_path(self.path, timeout=30).get("Pages", 0))
+            return int(pdf2image.pdfinfo_from_path(str(self.path), timeout=30).get("Pages", 0))
         except Exception:  # poppler missing, or it cannot read the file either
             return 0
 
@@ -256,7 +268,13 @@ class _Converter:
         status = "ok"
         if self.lost:
             over_time = all(why.startswith("over its limit") for why in self.skip.values())
-            status = "partial" if self.lost < total and done.text else "timeout" if self.skip and over_time else "corrupt"
+            status = (
+                "partial"
+                if self.lost < total and done.text
+                else "timeout"
+                if self.skip and over_time
+                else "corrupt"
+            )
         elif not done.text:
             status = "empty"
             self.warnings.append("no text was found on its pages")
@@ -271,7 +289,9 @@ class _Converter:
         reading = Reading([], True)
         if upright and self.engines.layout != "rapid":
             reading = read_order(upright)
-        if upright and (self.engines.layout == "rapid" or (self.engines.layout == "auto" and not reading.sure)):
+        if upright and (
+            self.engines.layout == "rapid" or (self.engines.layout == "auto" and not reading.sure)
+        ):
             reading = self._ask_model(page, upright) or read_order(upright)
         # Labels of vertical axes and the like: after the page's text, from left to right.
         return reading.regions + [Region([a], "figure") for a in sorted(sideways, key=lambda a: a.x0)]
@@ -295,8 +315,8 @@ class _Converter:
 def _is_gibberish(text: str) -> bool:
     """Letters without a language: a font whose characters map to the wrong letters ("Sgd rgnqs").
 
-    A page of real text in a Latin script holds some of the commonest words of its language; where it holds none
-    at all, the language identifier decides (its code ``zxx``: no linguistic content).
+    A page of real text in a Latin script holds some of the commonest words of its language; where it holds
+    none at all, the language identifier decides (its code ``zxx``: no linguistic content).
     """
     words = text[:6000].lower().split()
     if len(words) < 60 or not text[:6000].isprintable() or sum(w.isascii() for w in words) < 0.5 * len(words):

@@ -1,4 +1,4 @@
-"""Which engines run: ``auto`` resolved by what is installed, and what identifies them. Imports none of them."""
+"""Which engines run (``auto`` resolved by what is installed) and what identifies them; imports none."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ def resolve(settings: Pdf2txtSettings) -> Engines:
     if ocr == "auto":
         ocr = "rapidocr" if installed("rapidocr") else "off"
     elif ocr == "rapidocr" and not installed("rapidocr"):
-        raise UserError("pdf2txt.ocr is rapidocr, which is not installed", "pip install rapidocr, or pdf2txt.ocr=off")
+        raise UserError(
+            "pdf2txt.ocr is rapidocr, which is not installed", "pip install rapidocr, or pdf2txt.ocr=off"
+        )
     layout = settings.layout
     if layout != "geometry" and not installed("rapid_layout"):
         if layout == "rapid":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class UserError(Exception):
-    """Says what happened and where (``str``) and what to do about it (``remedy``); shown without a traceback."""
+    """Says what happened and where (``str``) and what to do about it (``remedy``); no traceback."""
 
     def __init__(self, message: str, remedy: str) -> None:
         super().__init__(message)

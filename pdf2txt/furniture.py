@@ -1,8 +1,8 @@
-"""Running heads, feet and page numbers: what a page carries for the printed book, not for the reader of the text.
+"""Running heads, feet and page numbers: what a page carries for the book, not for the reader of the text.
 
 A line is furniture if it stands at the edge of the page *and* recurs at that place on other pages (digits
-compared as digits). One page alone proves nothing, so a single page loses only what cannot be body text: a bare
-page number apart from the text, and a running head that holds one.
+compared as digits). One page alone proves nothing, so a single page loses only what cannot be body text: a
+bare page number apart from the text, a running head or foot that holds one, an archive's stamp.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ from pdf2txt.order import rows
 from pdf2txt.spans import Line
 
 _ROWS = 5  # so many rows at each end of a page are looked at
-_ZONE, _ZONE_POINTS = 0.17, 60.0  # and only within this share of the page height, or these points, from its edge
+_ZONE = 0.17  # and only within this share of the page height from its edge,
+_ZONE_POINTS = 60.0  # or within these points on small pages
 # What archives stamp on the edge of every page they hand out, one page or many.
 _STAMP = re.compile(
-    r"(download(ed)? (date|from|by|on|at)\b|this content downloaded|authorized licensed use|printed (from|by|on)\b"
-    r"|digiti[sz]ed by\b)",
+    r"(download(ed)? (date|from|by|on|at)\b|this content downloaded|authorized licensed use"
+    r"|printed (from|by|on)\b|digiti[sz]ed by\b)",
     re.I,
 )
-_NUMBER = re.compile(r"(page\s+)?[-–—|\s\[(]*(\d{1,4}|[ivxlc]{1,7})[-–—|\s\])]*(\s*(of|/|\|)\s*\d{1,4})?", re.I)
+_NUMBER = re.compile(
+    r"(page\s+)?[-–—|\s\[(]*(\d{1,4}|[ivxlc]{1,7})[-–—|\s\])]*(\s*(of|/|\|)\s*\d{1,4})?", re.I
+)
 
 
 @dataclass
@@ -42,10 +45,13 @@ class _Candidate:
     parts: list[Line]
     top: bool
     rank: int  # 0: the outermost row
+    gap: float  # free height between this row and the next one towards the page's middle, points
 
     @property
     def key(self) -> str:
-        return re.sub(r"[\W_]+", "", re.sub(r"\d+|\b[ivxlc]+\b", "#", self.row.text.casefold()).replace("#", "0"))
+        return re.sub(
+            r"[\W_]+", "", re.sub(r"\d+|\b[ivxlc]+\b", "#", self.row.text.casefold()).replace("#", "0")
+        )
 
 
 def remove_furniture(pages: list[PageLines]) -> None:
@@ -65,6 +71,7 @@ def remove_furniture(pages: list[PageLines]) -> None:
                     found.append(("page-number", c))
             elif len({o.page for o in same}) >= _needed(len(pages)) and _edge(c, same):
                 found.append(("header" if c.top else "footer", c))
+    found = _apart(found)
     taken = {(c.page, id(c.row)) for _, c in found}
     for number, page in enumerate(pages):
         mine = [c for c in candidates if c.page == number and (number, id(c.row)) not in taken]
@@ -84,7 +91,28 @@ def _candidates(number: int, page: PageLines) -> list[_Candidate]:
         for rank, row in enumerate(ordered[:_ROWS]):
             parts = [a for a in near if a.y0 >= row.y0 - 0.1 and a.y1 <= row.y1 + 0.1]
             parts = [a for a in parts if a.x0 >= row.x0 - 0.1 and a.x1 <= row.x1 + 0.1]
-            out.append(_Candidate(number, row, parts, top, rank))
+            if top:
+                gap = min((a.y0 for a in flat if a.cy > row.y1), default=page.height) - row.y1
+            else:
+                gap = row.y0 - max((a.y1 for a in flat if a.cy < row.y0), default=0.0)
+            out.append(_Candidate(number, row, parts, top, rank, gap))
+    return out
+
+
+def _apart(found: list[tuple[str, _Candidate]]) -> list[tuple[str, _Candidate]]:
+    """Of the rows found at one edge of a page, those up to the last that a gap parts from the text.
+
+    Where a head stands tight on the text no gap tells them apart: then only the outermost row goes. Rows
+    deeper in the page that look alike (the same line in two forms) are left in place.
+    """
+    edges: dict[tuple[int, bool], list[tuple[str, _Candidate]]] = defaultdict(list)
+    for kind, c in found:
+        edges[c.page, c.top].append((kind, c))
+    out = []
+    for group in edges.values():
+        group.sort(key=lambda kc: kc[1].rank)
+        last = max((c.rank for _, c in group if c.gap > 0.35 * c.row.height), default=0)
+        out += [(kind, c) for kind, c in group if c.rank <= last]
     return out
 
 
@@ -102,7 +130,7 @@ def _level(a: _Candidate, b: _Candidate, pages: list[PageLines]) -> bool:
 
 
 def _edge(c: _Candidate, same: list[_Candidate]) -> bool:
-    """At the outer end on most pages where it recurs (a body line may start every page, but not the outermost)."""
+    """At the outer end on most pages where it recurs (body lines may recur, but not as the outermost)."""
     ranks = sorted([c.rank, *(o.rank for o in same)])
     return ranks[len(ranks) // 2] <= 2
 

@@ -1,8 +1,8 @@
 """What becomes of a hyphen at a line's end: ``exam-|ple`` is one word, ``long-|term`` keeps its hyphen.
 
-The document itself is the best witness: a word seen whole, or seen hyphenated in the middle of a line. Where it
-says nothing, we judge by the parts: typesetters break words between syllables, so a part that is no word of its
-own means a broken word, while two parts that are both words of this document mean a compound.
+The document itself is the best witness: a word seen whole, or seen hyphenated in the middle of a line.
+Where it says nothing, we judge by the parts: typesetters break words between syllables, so a part that is
+no word of its own means a broken word, while two parts that are both words of this document mean a compound.
 """
 
 from __future__ import annotations
@@ -13,37 +13,48 @@ from collections.abc import Iterable
 
 _WORD = re.compile(r"[^\W\d_]+(?:[-‐‑'’][^\W\d_]+)*")
 _LEFT = re.compile(r"([^\W\d_]+(?:[-‐‑][^\W\d_]+)*)$")
-_ADDRESS = re.compile(r"(https?:/?/?|www\.|doi\.org/|\b10\.\d{4,})\S*$")  # an address that the line's end may have cut
+# An address that the line's end may have cut.
+_ADDRESS = re.compile(r"(https?:/?/?|www\.|doi\.org/|\b10\.\d{4,})\S*$")
 _RIGHT = re.compile(r"([^\W\d_]+)")
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 MARKS = "-\u2010\u2011\u00ad\x02"
 
 # First parts that take a hyphen in English and German far more often than they begin a broken word.
-_COMPOUND_FIRST = frozenset(
-    "self well non long short high low real state open full half large small multi pre post semi quasi near far "
-    "cross charge cost fine data time one two three four five six seven eight nine ten first second third left right user as on off "
-    "human machine model task domain deep ever so all single double much best better hard "
-    "easy early late many few fast slow web case error cost computer client server text image question world "
-    "front object context language resource peer point step year month day face hand".split()
-)
+_COMPOUND_FIRST = _words("""
+    self well non long short high low real state open full half large small multi pre post semi
+    quasi near far cross charge cost fine data time one two three four five six seven eight nine ten
+    first second third left right user as on off human machine model task domain deep ever so all
+    single double much best better hard easy early late many few fast slow web case error cost
+    computer client server text image question world front object context language resource peer
+    point step year month day face hand
+""")
 # Second parts that stand behind a hyphen, hardly ever at the end of a broken word.
-_COMPOUND_SECOND = frozenset(
-    "based driven like free wide specific oriented aware friendly speaking compatible dependent independent scale "
-    "level term source quality defined known related making solving balanced balancing ready rich centred centered "
-    "trained tuned tuning learned distribution intensive efficient effective agnostic invariant sensitive style "
-    "sized shaped dimensional order art world house language domain product linear negative positive zero cost "
-    "product length resolution performance throughput reviewed checked only year old day".split()
-)
+_COMPOUND_SECOND = _words("""
+    based driven like free wide specific oriented aware friendly speaking compatible dependent
+    independent scale level term source quality defined known related making solving balanced
+    balancing ready rich centred centered trained tuned tuning learned distribution intensive
+    efficient effective agnostic invariant sensitive style sized shaped dimensional order art world
+    house language domain product linear negative positive zero cost product length resolution
+    performance throughput reviewed checked only year old day
+""")
 # Endings that a typesetter splits off although they are words; "with-out" is never a compound.
-_ENDINGS = frozenset(
-    "able ably ability age al ally ance ant ate ated ation ations ed en ence ent er ers est ful ible ic ical ing ings "
-    "ion ions ism ist ists ities ity ive ize ized izes izing ise ised less ly ment ments ness or ors ous ship sion "
-    "sions some tion tions tional tive ture tures ty ward wards wise out ever self selves thing things times body "
-    "one where how what stand standing standable over under form forms formed forming formation formations port "
-    "ports ported porting late lated lates tain tained tains tion mation duce duced put puts side come comes set "
-    "ten ter ters ting ling man men mental dent dents rate rated press pressed sent sents sure pose posed poses act "
-    "teen teenth part parts mit mits age ages ism tor tors der ders per pers ber bers ner ners ger gers son sons lish ular "
-    "ularly lar ing tice tices ten tend tends ish tory try graph graphs gram grams line lines lined".split()
-)
+_ENDINGS = _words("""
+    able ably ability age al ally ance ant ate ated ation ations ed en ence ent er ers est ful ible
+    ic ical ing ings ion ions ism ist ists ities ity ive ize ized izes izing ise ised less ly ment
+    ments ness or ors ous ship sion sions some tion tions tional tive ture tures ty ward wards wise
+    out ever self selves thing things times body one where how what stand standing standable over
+    under form forms formed forming formation formations port ports ported porting late lated lates
+    tain tained tains tion mation duce duced put puts side come comes set ten ter ters ting ling man
+    men mental dent dents rate rated press pressed sent sents sure pose posed poses act teen teenth
+    part parts mit mits age ages ism tor tors der ders per pers ber bers ner ners ger gers son sons
+    lish ular ularly lar ing tice tices ten tend tends ish tory try graph graphs gram grams line
+    lines lined
+""")
 
 
 class Vocabulary:
@@ -53,7 +64,7 @@ class Vocabulary:
         self.words: Counter[str] = Counter()
 
     def add(self, lines: Iterable[str]) -> None:
-        """Count the words of ``lines``, leaving out those broken at a line's end or begun on the line before."""
+        """Count the words of ``lines``, but not those that a line's end breaks."""
         broken = False
         for line in lines:
             found = _WORD.findall(line.casefold())
@@ -84,10 +95,7 @@ class Vocabulary:
             return False
         if len(last) < 3 or len(right) < 3 or right in _ENDINGS:
             return True
-        if self.words[last] and self.words[right]:
-            return False
-        # One part known: a compound if the other looks like a word of its own too.
-        return True
+        return not (self.words[last] and self.words[right])
 
 
 def join(left: str, right: str, vocabulary: Vocabulary) -> tuple[str, str]:

@@ -28,10 +28,12 @@ def _engine() -> Any:
 
 
 def read_order(lines: list[Line], image: Any, scale: float) -> Reading:
-    """Lines (points) as the model's regions of the page ``image`` (BGR, ``scale`` pixels per point), in order."""
+    """Lines as the model's regions, in order; ``image`` is the page, BGR, ``scale`` pixels per point."""
     result = _engine()(image)
     found: list[tuple[Box, str, float]] = []
-    for box, name, score in zip(result.boxes or [], result.class_names or [], result.scores or [], strict=False):
+    for box, name, score in zip(
+        result.boxes or [], result.class_names or [], result.scores or [], strict=False
+    ):
         x0, y0, x1, y1 = (float(v) / scale for v in box)
         found.append(((x0, y0, x1, y1), str(name), float(score)))
     return order_regions(lines, found)

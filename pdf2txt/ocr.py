@@ -1,8 +1,9 @@
 """Reading page images with RapidOCR (PP-OCRv6, its weights ship in the wheel): text lines with boxes.
 
-The page's orientation is decided once for the whole page: tall text boxes mean that it lies on its side, and a
-vote of the 0/180 classifier over its widest lines tells which way up. A slight skew of a scan is taken out of
-the boxes (recognition works on straightened crops anyhow), so that the geometry code sees level lines.
+The page's orientation is decided once for the whole page: tall text boxes mean that it lies on its side,
+and a vote of the 0/180 classifier over its widest lines tells which way up. A slight skew of a scan is
+taken out of the boxes (recognition works on straightened crops anyhow), so that the geometry code sees
+level lines.
 """
 
 from __future__ import annotations
@@ -121,7 +122,9 @@ def _upside_down(engine: Any, image: Any, boxes: Any) -> bool:
 def _level(found: list[tuple[Any, str, float]], cx: float, cy: float, scale: float) -> list[Line]:
     """Lines with level boxes, turned about the page's middle by the median slope of the wide boxes."""
     slopes = [
-        math.atan2(q[1][1] - q[0][1], q[1][0] - q[0][0]) for q, text, _ in found if _sides(q)[0] > 8 * _sides(q)[1]
+        math.atan2(q[1][1] - q[0][1], q[1][0] - q[0][0])
+        for q, text, _ in found
+        if _sides(q)[0] > 8 * _sides(q)[1]
     ]
     skew = median(slopes) if len(slopes) >= 3 else 0.0
     if abs(skew) > math.radians(_SKEW_LIMIT):
@@ -149,7 +152,7 @@ def _level(found: list[tuple[Any, str, float]], cx: float, cy: float, scale: flo
 
 
 def _even_sizes(lines: list[Line]) -> None:
-    """Sizes near the page's usual one become that one: a box's height depends on the letters in it ("rose", "gap")."""
+    """Sizes near the page's usual one become that one: a box's height depends on its letters."""
     sizes = sorted((a.size, len(a.text)) for a in lines)
     half, seen, usual = sum(n for _, n in sizes) / 2, 0, 0.0
     for size, n in sizes:

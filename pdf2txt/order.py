@@ -1,13 +1,14 @@
 """Reading order by geometry: columns found as gutters that full-width lines may cross.
 
-A gutter is a strip of the page that lines stand beside but do not enter. Lines that do cross it (a title, a wide
-figure's caption) cut the page into bands; within a band the left side is read before the right one, each side
-by the same rule again. A strip inside a table is no gutter: there, short cells stand on the same baselines on
-both sides, and rows are read across.
+A gutter is a strip of the page that lines stand beside but do not enter. Lines that do cross it (a title,
+a wide figure's caption) cut the page into bands; within a band the left side is read before the right one,
+each side by the same rule again. A strip inside a table is no gutter: there, short cells stand on the same
+baselines on both sides, and rows are read across.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from statistics import median
 
@@ -108,7 +109,7 @@ def _shelves(left: list[Line], right: list[Line]) -> list[tuple[list[Line], list
     """
     a, b = rows(left), rows(right)
     cuts = []
-    for above, first in zip(a, a[1:], strict=False):
+    for above, first in itertools.pairwise(a):
         gap = first.y0 - above.y1
         beside = next((k for k, r in enumerate(b) if k and abs(r.cy - first.cy) < 0.3 * first.size), None)
         if beside is None or gap < 1.2 * first.size or b[beside].y0 - b[beside - 1].y1 < 1.2 * first.size:
@@ -118,7 +119,7 @@ def _shelves(left: list[Line], right: list[Line]) -> list[tuple[list[Line], list
     edges = [float("-inf"), *cuts, float("inf")]
     return [
         ([x for x in left if low <= x.cy < high], [x for x in right if low <= x.cy < high])
-        for low, high in zip(edges, edges[1:], strict=False)
+        for low, high in itertools.pairwise(edges)
     ]
 
 

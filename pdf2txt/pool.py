@@ -7,6 +7,7 @@ retry, alone; a page that kills twice is left out. All workers end when the gene
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -84,10 +85,8 @@ class _Worker:
         self.send(hello)
 
     def send(self, message: dict[str, object]) -> None:
-        try:
+        with contextlib.suppress(BrokenPipeError):  # it died: noticed at the end of its replies
             self.commands.write(json.dumps(message).encode() + b"\n")
-        except BrokenPipeError:
-            pass  # it died: noticed at the end of its replies
 
     def start(self, job: Job) -> None:
         self.job, job.page = job, 0
@@ -133,8 +132,8 @@ def convert_all(
     """Outcomes of ``jobs`` as they finish.
 
     Args:
-        units: root of the units, for pages read by OCR; ``page_key``: what such a page depends on besides its file.
-        log: a file for what libraries print.
+        units: root of the units, for pages read by OCR; ``page_key``: what such a page depends on besides
+        its file. log: a file for what libraries print.
         on_page: called when work on ``job.page`` begins.
     """
     if not jobs:

@@ -30,7 +30,11 @@ def page_image(path: Path, page: Any, number: int, scale: float, engine: str) ->
             if name == "pdfium":
                 if page is None:
                     raise RuntimeError("page not loaded")
-                return page.render(scale=scale, rev_byteorder=False, may_draw_forms=True).to_numpy()[:, :, :3].copy()
+                return (
+                    page.render(scale=scale, rev_byteorder=False, may_draw_forms=True)
+                    .to_numpy()[:, :, :3]
+                    .copy()
+                )
             return _poppler(path, number, scale)
         except Exception as error:  # both engines raise many types on damaged files
             problems.append(f"{name}: {error}")

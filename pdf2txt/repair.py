@@ -8,26 +8,37 @@ import unicodedata
 from typing import Any
 
 _LIGATURES = {
-    "\ufb00": "ff", "\ufb01": "fi", "\ufb02": "fl", "\ufb03": "ffi", "\ufb04": "ffl", "\ufb05": "st", "\ufb06": "st",
+    "\ufb00": "ff", "\ufb01": "fi", "\ufb02": "fl", "\ufb03": "ffi", "\ufb04": "ffl",
+    "\ufb05": "st", "\ufb06": "st",
 }  # fmt: skip
 _PLAIN = re.compile(r"[\t\x20-\x7e]*")
+_C0 = re.compile(r"[\x00\x01\x03-\x08\x0b-\x1f\x7f]")
 # Controls that mean nothing in text; \x02 is a hyphen at a line's end and is resolved when lines are joined.
 _CONTROLS = re.compile(r"[\x00\x01\x03-\x08\x0b-\x1f\x7f-\x9f\ufeff\ufffe\uffff\u200b\u2060]")
 # A spacing accent drawn before or over its letter ("´e", "¨u"), as old TeX fonts do.
-_SPACING = {"´": "\u0301", "`": "\u0300", "¨": "\u0308", "ˆ": "\u0302", "˜": "\u0303", "¸": "\u0327", "ˇ": "\u030c"}
+_SPACING = {
+    "´": "\u0301",
+    "`": "\u0300",
+    "¨": "\u0308",
+    "ˆ": "\u0302",
+    "˜": "\u0303",
+    "¸": "\u0327",
+    "ˇ": "\u030c",
+}
 _ACCENT = re.compile(r"([´¨ˆ˜ˇ])([A-Za-z])")
 
 
 def repair(text: str) -> str:
-    """``text`` without ligatures, mojibake, control characters and detached accents; its meaning unchanged."""
+    """``text`` without ligatures, mojibake, control characters and detached accents."""
     if _PLAIN.fullmatch(text):
         return text
+    text = _C0.sub("", text)
     text = "".join(_LIGATURES.get(ch, ch) for ch in text)
     text = _ACCENT.sub(_compose, text)
     marked = text.replace("\x02", "\u2e17")  # ftfy would drop the control character
     text = _fixer()(marked).replace("\u2e17", "\x02")
     text = text.replace("\u00a0", " ")
-    return unicodedata.normalize("NFC", _CONTROLS.sub("", text))
+    return unicodedata.normalize("NFC", _CONTROLS.sub("", text))  # what is left of C1 is no mojibake either
 
 
 def _compose(match: re.Match[str]) -> str:

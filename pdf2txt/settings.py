@@ -8,60 +8,63 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Pdf2txtSettings(BaseModel):
-    """Settings of the ``pdf2txt`` stage; ``auto`` values are resolved by ``engines.resolve`` before digesting."""
+    """Settings of the ``pdf2txt`` stage; ``engines.resolve`` says what ``auto`` comes to."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     render: Literal["pdfium", "poppler"] = Field(
-        "pdfium",
-        description="Who turns a page into an image for OCR and layout. pdfium ships in its wheel and is the faster "
-        "one; poppler (through pdf2image) needs the system package poppler-utils. The other one is the second "
-        "opinion on pages the first cannot draw.",
+        default="pdfium",
+        description="Who turns a page into an image for OCR and layout. pdfium ships in its wheel and is "
+        "the faster one; poppler (through pdf2image) needs the system package poppler-utils. The other one "
+        "is the second opinion on pages the first cannot draw.",
     )
     layout: Literal["auto", "geometry", "rapid"] = Field(
-        "auto",
-        description="Who finds columns and regions. geometry: whitespace and alignment, about a millisecond a page; "
-        "rapid: the PP-PicoDet model on every page, 0.1 to 0.4 s a page; auto: geometry, and the model only on "
-        "pages where geometry is not sure.",
+        default="auto",
+        description="Who finds columns and regions. geometry: whitespace and alignment, about a millisecond "
+        "a page; rapid: the PP-PicoDet model on every page, 0.1 to 0.4 s a page; auto: geometry, and the "
+        "model only on pages where geometry is not sure.",
     )
     ocr: Literal["auto", "rapidocr", "off"] = Field(
-        "auto",
-        description="Who reads pages without a good text layer (1 to 5 s a page on 2 cores). auto: rapidocr where "
-        "installed, else off; off: such pages keep whatever text layer they have.",
+        default="auto",
+        description="Who reads pages without a good text layer (1 to 5 s a page on 2 cores). auto: rapidocr "
+        "where installed, else off; off: such pages keep whatever text layer they have.",
     )
     ocr_backend: Literal["auto", "onnxruntime", "openvino"] = Field(
-        "auto",
-        description="What runs the OCR models. openvino is about three times as fast on x86 processors; auto takes "
-        "it where it is installed and the processor is x86, else onnxruntime.",
+        default="auto",
+        description="What runs the OCR models. openvino is about three times as fast on x86 processors; "
+        "auto takes it where it is installed and the processor is x86, else onnxruntime.",
     )
     dpi: int = Field(
-        200,
+        default=200,
         ge=72,
         le=600,
-        description="Resolution of page images for OCR, dots per inch. Higher reads smaller print and costs time "
-        "in proportion to its square; page sides are kept between 1,500 and 3,600 pixels.",
+        description="Resolution of page images for OCR, dots per inch. Higher reads smaller print and costs "
+        "time in proportion to its square; page sides are kept between 1,500 and 3,600 pixels.",
     )
     language: str = Field(
-        "",
+        default="",
         pattern=r"^([a-z]{2})?$",
         description="ISO 639-1 code of the documents; empty: found per document from its text.",
     )
-    format: Literal["plain"] = Field("plain", description="Form of the text. plain: paragraphs apart by an empty line.")
+    format: Literal["plain"] = Field(
+        default="plain", description="Form of the text. plain: paragraphs apart by an empty line."
+    )
     keep_headers: bool = Field(
-        False,
-        description="Keep running heads, feet and page numbers in the text. They break sentences that run over a "
-        "page, so off is better for training.",
+        default=False,
+        description="Keep running heads, feet and page numbers in the text. They break sentences that run "
+        "over a page, so off is better for training.",
     )
     page_seconds: float = Field(
-        60.0,
+        default=60.0,
         gt=0,
         description="CPU seconds that one page may take; a page over it is left out with a warning and its "
         "document becomes `partial`. A busy machine does not shorten it.",
         json_schema_extra={"digest": False},
     )
     workers: int = Field(
-        0,
+        default=0,
         ge=0,
-        description="Worker processes, 0: one per core. Each takes about 150 MB, about 700 MB while it runs OCR.",
+        description="Worker processes, 0: one per core. Each takes about 150 MB, about 700 MB while it runs "
+        "OCR.",
         json_schema_extra={"digest": False},
     )

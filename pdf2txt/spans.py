@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -24,7 +25,9 @@ class Line:
     bold: bool = False
     confidence: float = 1.0
     hidden: bool = False  # drawn in the invisible render mode (an OCR layer under a scan)
-    turn: int = 0  # degrees clockwise by which this line would have to be turned to be upright on the seen page
+    turn: int = (
+        0  # degrees clockwise by which this line would have to be turned to be upright on the seen page
+    )
 
     @property
     def box(self) -> Box:
@@ -61,12 +64,12 @@ def same_row(a: Line, b: Line) -> bool:
 
 
 def join_row(parts: list[Line], separator: str | None = None) -> Line:
-    """One line from neighbours on a row, left to right; a tab marks a gap wider than three letters' height."""
+    """One line from neighbours on a row, left to right; a tab marks a gap wider than 1.5 font sizes."""
     parts = sorted(parts, key=lambda p: p.x0)
     if len(parts) == 1:
         return parts[0]
     text = parts[0].text
-    for left, right in zip(parts, parts[1:], strict=False):
+    for left, right in itertools.pairwise(parts):
         gap = right.x0 - left.x1
         size = max(left.size, right.size)
         if separator is not None:

@@ -56,9 +56,10 @@ def page_key(settings: Pdf2txtSettings, engines: dict[str, Any]) -> str:
 def run(settings: Pdf2txtSettings, inputs: dict[str, Path], work: Path, report: Report) -> dict[str, Any]:
     """Convert ``inputs["sources"]`` into ``work/output/documents.parquet``; returns the metrics.
 
-    Rejected files (encrypted, corrupt, empty, unsupported) are rows with a status and no text. What may pass on
-    another try (a worker lost, a page over its limit, an unreadable file) is reported as ``transient`` and is
-    not kept as a unit; a document that lost pages that way is a row, one that has no result is not.
+    Rejected files (encrypted, corrupt, empty, unsupported) are rows with a status and no text. What may
+    pass on another try (a worker lost, a page over its limit, an unreadable file) is reported as
+    ``transient`` and is not kept as a unit; a document that lost pages that way is a row, one that has no
+    result is not.
     """
     began = time.monotonic()
     sources: dict[str, Path] = {}
@@ -173,7 +174,12 @@ class _Progress:
         if force or now - self.last > 0.2:
             self.last = now
             self.report(
-                "progress", done=pages, total=None, unit="pages", documents=self.documents, documents_total=self.total
+                "progress",
+                done=pages,
+                total=None,
+                unit="pages",
+                documents=self.documents,
+                documents_total=self.total,
             )
 
 

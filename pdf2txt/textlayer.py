@@ -107,7 +107,7 @@ def read(page: Any) -> TextLayer:
 
 
 def _turn(angle: float) -> int:
-    """Clockwise quarter turn, in degrees, that makes text drawn at ``angle`` upright (pdfium: radians, clockwise)."""
+    """Clockwise turn, in degrees, that makes text at ``angle`` (radians, clockwise too) upright."""
     return -round(math.degrees(angle) / 90) % 4 * 90
 
 
@@ -224,7 +224,7 @@ def _is_bold(pdfium: Any, font: Any) -> bool:
 
 
 def join_neighbours(lines: list[Line]) -> list[Line]:
-    """Join runs that stand side by side on one row: pieces cut off by a superscript, a new font, a raised letter."""
+    """Join runs side by side on one row: pieces cut off by a superscript or a raised letter."""
     done: list[Line] = []
     for line in lines:
         if done and _adjoin(done[-1], line):
@@ -262,6 +262,6 @@ def _joined(a: Line, b: Line) -> Line:
     # A superscript must not make the line taller: the row tests compare heights.
     tall = [main] if min(a.size, b.size) < 0.85 * main.size else [a, b]
     return Line(
-        a.text + space + b.text, min(a.x0, b.x0), min(t.y0 for t in tall), max(a.x1, b.x1), max(t.y1 for t in tall),
-        main.size, bold=a.bold and b.bold, hidden=main.hidden, turn=main.turn,
+        a.text + space + b.text, min(a.x0, b.x0), min(t.y0 for t in tall), max(a.x1, b.x1), max(t.y1 for t
+        in tall), main.size, bold=a.bold and b.bold, hidden=main.hidden, turn=main.turn,
     )  # fmt: skip

@@ -1,9 +1,10 @@
 """A worker process: converts the documents it is told to, one after the other.
 
-Spoken over two pipes, one JSON object a line. In: ``{"settings", "units", "page_key", "threads"}`` once, then jobs
-``{"path", "sha256", "result", "skip"}``. Out: ``{"event": "page", ...}`` before each page's work, then one of ``done``,
-``transient``. The result is a file, written whole or not at all. A process of its own (no fork, no shared
-memory): a page that crashes or hangs takes nothing with it, and a killed parent takes its workers along.
+Spoken over two pipes, one JSON object a line. In: ``{"settings", "units", "page_key", "threads"}`` once,
+then jobs ``{"path", "sha256", "result", "skip"}``. Out: ``{"event": "page", ...}`` before each page's
+work, then one of ``done``, ``transient``. The result is a file, written whole or not at all. A process of
+its own (no fork, no shared memory): a page that crashes or hangs takes nothing with it, and a killed
+parent takes its workers along.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(parent: int) -> None:
-    """Let the kernel kill this process when its parent ends, however it ends (Linux; elsewhere: end of input)."""
+    """Let the kernel kill this process when its parent ends, however it ends (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:  # it ended before the call
@@ -41,7 +42,7 @@ def pack(document: dict[str, Any]) -> bytes:
 
 
 def unpack(data: bytes) -> dict[str, Any]:
-    return json.loads(zlib.decompress(data))  # type: ignore[no-any-return]
+    return json.loads(zlib.decompress(data))
 
 
 class PageStore:

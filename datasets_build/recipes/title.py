@@ -47,5 +47,5 @@ def _is_broken(reading: Reading, title: Passage) -> bool:
         return False
     (_, top, _, bottom), (_, next_top, _, next_bottom) = first["box"], second["box"]
     line = min(bottom - top, next_bottom - next_top)
-    same_size = line > 0.85 * max(bottom - top, next_bottom - next_top)
-    return same_size and next_top - bottom < 0.3 * line
+    same_size = line > 0.9 * max(bottom - top, next_bottom - next_top)
+    return same_size and next_top - bottom < 0.7 * line  # no more than leading

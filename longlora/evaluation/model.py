@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longlora.errors import UserError
-from longlora.models import load_model, load_tokenizer
+from longlora.models import WEIGHT_SUFFIXES, load_model, load_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -50,10 +50,7 @@ def content_digest(folder: Path) -> str:
     """sha256 over what a model directory computes with: weights, configuration, tokenizer (270 MB: 0.3 s)."""
     total = hashlib.sha256()
     for path in sorted(folder.iterdir()):
-        if (
-            path.suffix not in (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")
-            or not path.is_file()
-        ):
+        if path.suffix not in WEIGHT_SUFFIXES or path.name == "longfolio.json":  # that is its lineage
             continue
         if path.name in ("config.json", "generation_config.json"):
             fields = json.loads(path.read_text())

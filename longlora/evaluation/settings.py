@@ -78,8 +78,8 @@ class EvaluateSettings(BaseModel):
         default=(),
         description="Text files, or folders of .txt and .md files, for text_perplexity (by content).",
     )
-    template: Template = Field(
-        default="chat", description="Prompt format; the one the dataset and the training used."
+    template: Template | None = Field(
+        default=None, description="Prompt format: chat, inst or plain; null: as the dataset says, else chat."
     )
     answers: AnswersSettings = Field(default_factory=AnswersSettings, description="Of the task answers.")
     perplexity: PerplexitySettings = Field(

@@ -106,6 +106,7 @@ def run(
         "trained": _roles(adapter),
         "checks": checks,
     }
+    _write_json(model_dir / "longfolio.json", _lineage(adapter_dir))
     (model_dir / "README.md").write_text(model_card(facts, _lineage(adapter_dir)))
     output.mkdir(exist_ok=True)
     for path in sorted(model_dir.iterdir()):

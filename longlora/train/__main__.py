@@ -74,7 +74,7 @@ def _model(name: str, out: Path) -> Path:
     path = Path(name)
     if name not in EMBEDDED and path.is_dir():
         return path
-    return prepare(ModelSettings(name=name), out / "models")
+    return prepare(ModelSettings.model_validate(name), out / "models")
 
 
 def _print_event(event: str, **fields: Any) -> None:

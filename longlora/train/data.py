@@ -4,7 +4,7 @@
     rows      lists of samples that share one packed row; best-fit, no sample is cut
     stream    the rows in training order, all steps of all epochs: a function of the seed, so that
               "data position" is simply the step
-    collate   rows -> tensors; position_ids start anew at every sample, which is what keeps attention inside it
+    collate   rows -> tensors; position_ids start anew at every sample, which keeps attention inside it
 
 Padding needs no mask either: it is one more document at the end of the row.
 """
@@ -73,9 +73,10 @@ def sft_samples(
     if too_long:
         longest = max(too_long, key=len)
         raise UserError(
-            f"{len(too_long)} of {len(samples)} dataset rows are longer than a training row of {row_tokens:,} tokens "
-            f"(row {longest.id}: {len(longest):,})",
-            f"lower dataset.max_tokens to {row_tokens}, or raise train.row_tokens (and train.context_length) to {len(longest)}",
+            f"{len(too_long)} of {len(samples)} dataset rows are longer than a training row "
+            f"of {row_tokens:,} tokens (row {longest.id}: {len(longest):,})",
+            f"lower dataset.max_tokens to {row_tokens}, or raise train.row_tokens (and train.context_length) "
+            f"to {len(longest)}",
         )
     return samples
 
@@ -83,7 +84,7 @@ def sft_samples(
 def text_samples(
     documents: Path, splits: Path, tokenizer: PreTrainedTokenizerBase, row_tokens: int
 ) -> list[Sample]:
-    """The train-split documents as pieces of at most ``row_tokens`` tokens, loss on every token but the first.
+    """The train-split documents as pieces of at most ``row_tokens`` tokens, the first token without loss.
 
     Args:
         documents: pdf2txt's ``documents.parquet`` (columns doc_id, text).
@@ -136,7 +137,7 @@ def _parquet_rows(files: Sequence[Path], columns: list[str]) -> Iterator[dict[st
 
 
 def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Best-fit decreasing bin packing: indices per row, each row at most ``capacity`` tokens. Deterministic."""
+    """Best-fit decreasing bin packing: indices per row, at most ``capacity`` tokens each. Deterministic."""
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     rows: list[list[int]] = []
     room: list[
@@ -174,7 +175,7 @@ def stream(rows: list[Row], count: int, seed: int) -> list[Row]:
 
 
 def collate(rows: list[Row], pad_id: int) -> dict[str, Any]:
-    """Tensors (B, L) int64: ``input_ids``, ``labels``, ``position_ids``; and ``row_ids``, the sample ids per row."""
+    """Tensors (B, L) int64 ``input_ids``, ``labels``, ``position_ids``; ``row_ids``: sample ids per row."""
     import torch
 
     length = max(sum(len(s) for s in row) for row in rows)

@@ -1,8 +1,8 @@
 """Cross-entropy without the logits of a whole row.
 
-At 16k tokens and a vocabulary of 49k the logits alone are 3 GB in fp32, and most of them are of prompt tokens that
-carry no loss. Here the hidden states of supervised positions are selected before the output head, and the head runs
-on chunks of them that are recomputed in the backward pass.
+At 16k tokens and a vocabulary of 49k the logits alone are 3 GB in fp32, and most of them are of prompt
+tokens that carry no loss. Here the hidden states of supervised positions are selected before the output
+head, and the head runs on chunks of them that are recomputed in the backward pass.
 """
 
 from __future__ import annotations

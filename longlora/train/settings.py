@@ -1,4 +1,4 @@
-"""What a training run is told. Fields marked ``digest: False`` change speed or memory, never what is learned."""
+"""What a training run is told. Fields marked ``digest: False`` change speed or memory, never the result."""
 
 from __future__ import annotations
 
@@ -30,25 +30,26 @@ class GroupRates(BaseModel):
 
 
 class TrainSettings(BaseModel):
-    """The train stage: LoRA with trainable embeddings and norms, S²-Attn, packed rows (LongLoRA, 2309.12307)."""
+    """The train stage: LoRA with trainable embeddings and norms, S²-Attn, packed rows (arXiv 2309.12307)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     # Data
     data: Literal["sft", "text"] = Field(
         "sft",
-        description="sft: the dataset's rows, loss on answers only. text: the plain text of the train-split documents, "
-        "loss on every token, for context extension.",
+        description="sft: the dataset's rows, loss on answers only. text: the plain text of the train-split "
+        "documents, loss on every token, for context extension.",
     )
     template: Template | None = Field(
         None,
-        description="How an instruction becomes a prompt: chat, inst or plain; null: as the dataset was measured.",
+        description="How an instruction becomes a prompt: chat, inst or plain; null: as the dataset says, "
+        "else chat.",
     )
     row_tokens: int | None = Field(
         None,
         ge=16,
-        description="Tokens per packed row, at most context_length; null: context_length. Memory grows with it; "
-        "no dataset row may be longer.",
+        description="Tokens per packed row, at most context_length; null: context_length. Memory grows with "
+        "it; no dataset row may be longer.",
     )
     packing: bool = Field(
         True,
@@ -60,7 +61,7 @@ class TrainSettings(BaseModel):
     context_length: int | None = Field(
         None,
         ge=16,
-        description="Tokens the trained model shall handle; above the model's window its RoPE is scaled. null: as it is.",
+        description="Tokens the model shall handle; above its window, RoPE is scaled. null: as it is.",
     )
     rope: Method = Field(
         "linear", description="How RoPE is scaled: linear (LongLoRA), dynamic, yarn or llama3."
@@ -81,8 +82,8 @@ class TrainSettings(BaseModel):
     )
     trainable: tuple[Role, ...] = Field(
         ("embed", "norm"),
-        description="Trained in full beside LoRA: embed, norm, head. Embeddings and norms are what lets LoRA extend a "
-        "context; embeddings dominate the adapter's size.",
+        description="Trained in full beside LoRA: embed, norm, head. Embeddings and norms are what lets LoRA "
+        "extend a context; embeddings dominate the adapter's size.",
     )
 
     # Optimisation
@@ -136,7 +137,8 @@ class TrainSettings(BaseModel):
     def _check(self) -> TrainSettings:
         if self.global_batch_size % self.micro_batch_size:
             raise ValueError(
-                f"global_batch_size ({self.global_batch_size}) must be a multiple of micro_batch_size ({self.micro_batch_size})"
+                f"global_batch_size ({self.global_batch_size}) must be a multiple of "
+                f"micro_batch_size ({self.micro_batch_size})"
             )
         if self.context_length and self.row_tokens and self.row_tokens > self.context_length:
             raise ValueError(

@@ -43,15 +43,15 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
 
     Args:
         settings: see `TrainSettings`.
-        inputs: ``model`` (Hugging Face directory), ``datasets_build`` (``data/train-*.parquet``, ``splits.json``) and,
-            for ``data: text``, ``pdf2txt`` (``documents.parquet``).
+        inputs: ``model`` (Hugging Face directory), ``datasets_build`` (``data/train-*.parquet``,
+            ``splits.json``) and, for ``data: text``, ``pdf2txt`` (``documents.parquet``).
         work: scratch and, in the end, ``output/``.
         report: see docs/architecture.md.
 
     Returns:
-        steps, rows, tokens, first_loss, last_loss, loss_start and loss_end (means of the first and last tenth of the
-        steps), tokens_per_second, trainable_parameters (per group), peak_memory_bytes, resumed_from (step or None),
-        context_length, group_tokens.
+        steps, rows, tokens, first_loss, last_loss, loss_start and loss_end (means of the first and last
+        tenth of the steps), tokens_per_second, trainable_parameters (per group), peak_memory_bytes,
+        resumed_from (step or None), context_length, group_tokens.
 
     Raises:
         UserError: a mistake in settings or data.

@@ -1,7 +1,7 @@
 """`transformers.Trainer` with the parts that long context and exact resumption need.
 
-What is ours: the loss (no full logits), the optimizer groups, the order of data (a fixed stream), and checkpoints
-(atomic, verified). What stays Trainer's: the loop, accumulation, clipping, schedule, devices.
+What is ours: the loss (no full logits), the optimizer groups, the order of data (a fixed stream), and
+checkpoints (atomic, verified). What stays Trainer's: the loop, accumulation, clipping, schedule, devices.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class LongTrainer(Trainer):
         super().__init__(
             model=model,
             args=arguments,
-            train_dataset=rows,  # type: ignore[arg-type]
+            train_dataset=rows,
             data_collator=lambda batch: collate(batch, pad_id),
             optimizers=(make_optimizer(model, settings), None),
             callbacks=[StepCallback(self, report)],
@@ -95,6 +95,7 @@ class LongTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = True  # have Trainer count the labels of the whole step ...
         self.loss_is_scaled_for_ga = True  # ... and leave the division by them to compute_loss
+        self.adapter, self.rows = model, rows
         self.settings, self.fingerprint = settings, fingerprint
         self.checkpoint_root, self.metrics_file = work / "checkpoints", work / "metrics.jsonl"
         self.row_ids: list[list[str]] = []  # of the micro batches since the last optimizer step
@@ -104,7 +105,7 @@ class LongTrainer(Trainer):
     # ------------------------------------------------------------------ data
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
-        return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
+        return SequentialSampler(self.rows)
 
     # ------------------------------------------------------------------ loss
 
@@ -119,7 +120,7 @@ class LongTrainer(Trainer):
         row_ids, labels = inputs["row_ids"], inputs["labels"]
         self.row_ids += row_ids
         self.step_tokens += labels.numel()
-        causal_lm = self.model.get_base_model()  # LoRA sits inside its layers
+        causal_lm: Any = self.adapter.get_base_model()  # LoRA sits inside its layers
         with autocast(self.settings, labels.device.type):
             hidden = causal_lm.base_model(
                 input_ids=inputs["input_ids"], position_ids=inputs["position_ids"], use_cache=False
@@ -158,14 +159,14 @@ class LongTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any = None) -> None:
         with checkpoints.writing(self.checkpoint_root, self.state.global_step, self.fingerprint) as folder:
-            save_file(trained_state(self.model), folder / TRAINED)
+            save_file(trained_state(self.adapter), folder / TRAINED)
             self._save_optimizer_and_scheduler(str(folder))
             self._save_rng_state(str(folder))
             self.state.save_to_json(str(folder / "trainer_state.json"))
         self.last_save = time.monotonic()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_trained_state(self.model, load_file(Path(resume_from_checkpoint) / TRAINED))
+        load_trained_state(self.adapter, load_file(Path(resume_from_checkpoint) / TRAINED))
 
 
 class StepCallback(TrainerCallback):

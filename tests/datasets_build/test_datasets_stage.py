@@ -228,7 +228,8 @@ def test_alone_from_the_shell(build, smollm2_dir: Path, tmp_path: Path) -> None:
     built = build(recipes=["title"])
     command = [
         sys.executable, "-m", "datasets_build", "--documents", str(tmp_path / "work-in"),
-        "--model", str(smollm2_dir), "--out", str(tmp_path / "alone"), "--set", "recipes=[title]", "--set", "max_tokens=1024",
+        "--model", str(smollm2_dir), "--out", str(tmp_path / "alone"), "--set", "recipes=[title]",
+        "--set", "max_tokens=1024",
         "--set", "min_validation_rows=1",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ}, check=False)

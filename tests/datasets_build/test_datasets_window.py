@@ -69,7 +69,7 @@ def _long_reading(boxes: bool) -> Reading:
     return Reading(make_document(pieces, boxes=boxes))
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     max_tokens=st.integers(100, 900), fill=st.floats(0.1, 1), seed=st.integers(0, 999), boxes=st.booleans()
 )

@@ -1,4 +1,5 @@
-"""Trained embeddings and norms beside LoRA: which, grouped how, saved and loaded exactly; tied heads stay tied."""
+"""Trained embeddings and norms beside LoRA: which, grouped how, saved and loaded exactly; tied heads stay
+tied."""
 
 from __future__ import annotations
 
@@ -73,7 +74,9 @@ def test_save_and_load_give_the_same_logits(tied, trainable, base_dir, tmp_path)
     with torch.no_grad():
         expected = model.eval()(IDS).logits
 
-        ours = load_adapter(load_base(folder, AutoConfig.from_pretrained(tmp_path / "adapter")), tmp_path / "adapter")
+        ours = load_adapter(
+            load_base(folder, AutoConfig.from_pretrained(tmp_path / "adapter")), tmp_path / "adapter"
+        )
         assert torch.equal(ours(IDS).logits, expected)
         assert is_tied(ours.get_base_model()) == tied
 
@@ -126,13 +129,16 @@ def test_roles_by_architecture(architecture):
 
     kwargs = {"num_key_value_heads": 2, "head_dim": 8} if architecture != "gpt_neox" else {}
     config = AutoConfig.for_model(
-        architecture, vocab_size=64, hidden_size=32, intermediate_size=16, num_hidden_layers=2, num_attention_heads=4, **kwargs
+        architecture, vocab_size=64, hidden_size=32, intermediate_size=16, num_hidden_layers=2,
+        num_attention_heads=4, **kwargs,
     )  # fmt: skip
     model = AutoModelForCausalLM.from_config(config)
     norms = role_modules(model, "norm")
     assert len(norms) == 5 and not any("q_norm" in n or "k_norm" in n for n in norms)
     assert len(role_modules(model, "embed")) == 1 and len(role_modules(model, "head")) == 1
-    groups = {g.name for g in parameter_groups(add_adapters(model, LoraSettings(), ("embed", "norm", "head")))}
+    groups = {
+        g.name for g in parameter_groups(add_adapters(model, LoraSettings(), ("embed", "norm", "head")))
+    }
     assert groups == {"A", "B", "embed", "norm", *(() if config.tie_word_embeddings else ("head",))}
 
 
@@ -155,7 +161,9 @@ def test_folder_layout_and_bytes(base_dir, tmp_path):
     assert torch.equal(head, embedding)  # as PEFT has it
     longfolio = json.loads((tmp_path / "a" / "longfolio.json").read_text())
     assert longfolio["context_length"] == 128 and "base_model.model.model.norm.weight" in longfolio["trained"]
-    assert json.loads((tmp_path / "a" / "adapter_config.json").read_text())["base_model_name_or_path"] == "tiny"
+    assert (
+        json.loads((tmp_path / "a" / "adapter_config.json").read_text())["base_model_name_or_path"] == "tiny"
+    )
     assert "s2_group_size" not in json.loads((tmp_path / "a" / "config.json").read_text())
     assert set(weights) - set(trained_state(model)) == {"base_model.model.lm_head.weight"}
 

@@ -16,7 +16,8 @@ HEADS = [(4, 4), (9, 3), (6, 2), (5, 1), (8, 4), (3, 3), (1, 1)]
 
 
 def dense_mask(documents: list[list[int]], length: int, heads: int, group: int | None) -> torch.Tensor:
-    """The definition, (B, H, L, L) bool: same document, same segment of this half of the heads, not the future."""
+    """The definition, (B, H, L, L) bool: same document, same segment of this half of the heads, not the
+    future."""
     mask = torch.zeros(len(documents), heads, length, length, dtype=torch.bool)
     for b, lengths in enumerate(documents):
         for h in range(heads):
@@ -76,7 +77,10 @@ def test_equals_dense_oracle_with_gradients(batch):
     upstream = torch.randn(len(rows), length, heads, 8, generator=generator) * real[:, :, None, None]
     results = []
     for form in ("ours", "oracle"):
-        leaves = [x.clone().to(torch.float64 if form == "oracle" else torch.float32).requires_grad_() for x in (q, k, v)]
+        leaves = [
+            x.clone().to(torch.float64 if form == "oracle" else torch.float32).requires_grad_()
+            for x in (q, k, v)
+        ]
         if form == "ours":
             out = s2_attention(*leaves, make_plan(documents, group))
         else:
@@ -119,8 +123,9 @@ def tiny(group: int | None, heads: int = 9, kv: int = 3, seed: int = 0):
     attention.register()
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=101, hidden_size=8 * heads, intermediate_size=32, num_hidden_layers=2, num_attention_heads=heads,
-        num_key_value_heads=kv, head_dim=8, max_position_embeddings=256, attn_implementation="s2_attn",
+        vocab_size=101, hidden_size=8 * heads, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=heads, num_key_value_heads=kv, head_dim=8, max_position_embeddings=256,
+        attn_implementation="s2_attn",
     )  # fmt: skip
     config.s2_group_size = group
     return LlamaForCausalLM(config).double()
@@ -163,7 +168,9 @@ def test_padding_and_packing_change_nothing(mode):
     with torch.no_grad():
         alone = [logits(model, d[None])[0] for d in documents]
         packed = logits(
-            model, torch.cat(documents)[None], position_ids=torch.cat([torch.arange(len(d)) for d in documents])[None]
+            model,
+            torch.cat(documents)[None],
+            position_ids=torch.cat([torch.arange(len(d)) for d in documents])[None],
         )[0]
         torch.testing.assert_close(packed, torch.cat(alone))
         for side in ("left", "right"):
@@ -172,7 +179,9 @@ def test_padding_and_packing_change_nothing(mode):
             for b, d in enumerate(documents):
                 at = slice(25 - len(d), 25) if side == "left" else slice(0, len(d))
                 ids[b, at], mask[b, at], positions[b, at] = d, 1, torch.arange(len(d))
-            for extra in ({}, {"position_ids": positions}) if side == "right" else ({"position_ids": positions},):
+            for extra in (
+                ({}, {"position_ids": positions}) if side == "right" else ({"position_ids": positions},)
+            ):
                 out = logits(model, ids, attention_mask=mask, **extra)
                 for b, reference in enumerate(alone):
                     torch.testing.assert_close(out[b, mask[b].bool()], reference)
@@ -208,7 +217,9 @@ def test_generation_with_cache_equals_sdpa():
     runs = []
     for name in ("s2_attn", "sdpa"):
         model.set_attn_implementation(name)
-        runs.append(model.generate(ids, attention_mask=mask, max_new_tokens=6, do_sample=False, pad_token_id=0))
+        runs.append(
+            model.generate(ids, attention_mask=mask, max_new_tokens=6, do_sample=False, pad_token_id=0)
+        )
     assert torch.equal(*runs)
 
 

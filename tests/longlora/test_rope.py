@@ -11,7 +11,13 @@ from longlora.rope import extend, window
 
 
 def llama(**kwargs):
-    small = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 1, "intermediate_size": 8, "vocab_size": 16}
+    small = {
+        "hidden_size": 32,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 1,
+        "intermediate_size": 8,
+        "vocab_size": 16,
+    }
     return LlamaConfig(**{**small, "max_position_embeddings": 4096, "rope_theta": 5e5, **kwargs})
 
 
@@ -33,7 +39,9 @@ def test_composes_through_files_and_models(method, tmp_path):
     LlamaForCausalLM(again).save_pretrained(tmp_path)
     loaded = LlamaForCausalLM.from_pretrained(tmp_path)
     assert loaded.config.rope_parameters == again.rope_parameters
-    torch.testing.assert_close(loaded.model.rotary_emb.inv_freq, LlamaForCausalLM(again).model.rotary_emb.inv_freq)
+    torch.testing.assert_close(
+        loaded.model.rotary_emb.inv_freq, LlamaForCausalLM(again).model.rotary_emb.inv_freq
+    )
     assert torch.isfinite(loaded(torch.arange(8)[None]).logits).all()
 
 
@@ -68,8 +76,16 @@ def test_other_methods_on_top_are_refused():
 
 def test_gpt_neox_keeps_its_partial_rotation():
     config = GPTNeoXConfig(
-        hidden_size=32, num_attention_heads=2, num_hidden_layers=1, rotary_pct=0.25, max_position_embeddings=2048
+        hidden_size=32,
+        num_attention_heads=2,
+        num_hidden_layers=1,
+        rotary_pct=0.25,
+        max_position_embeddings=2048,
     )
     new = extend(config, 8192, "linear")
-    assert new.rope_parameters["partial_rotary_factor"] == config.rope_parameters["partial_rotary_factor"] == 0.25
+    assert (
+        new.rope_parameters["partial_rotary_factor"]
+        == config.rope_parameters["partial_rotary_factor"]
+        == 0.25
+    )
     assert new.rope_parameters["factor"] == 4

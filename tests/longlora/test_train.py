@@ -34,13 +34,20 @@ def dataset(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("dataset")
     words = ["kernel", "margin", "ledger", "column", "glyph", "vellum"]
     rows = [
-        {"id": f"r{i:02}", "instruction": f"Repeat the word {w}." + " Please." * (i % 5), "output": f"{w} {w}"}
+        {
+            "id": f"r{i:02}",
+            "instruction": f"Repeat the word {w}." + " Please." * (i % 5),
+            "output": f"{w} {w}",
+        }
         for i, w in enumerate(words * 2)
     ]
     (folder / "data").mkdir()
     pq.write_table(pa.Table.from_pylist(rows), folder / "data" / "train-00000-of-00001.parquet")
     (folder / "splits.json").write_text(json.dumps({"d1": "train", "d2": "validation"}))
-    documents = [{"doc_id": "d1", "text": "The quick brown fox. " * 60}, {"doc_id": "d2", "text": "Held out. " * 60}]
+    documents = [
+        {"doc_id": "d1", "text": "The quick brown fox. " * 60},
+        {"doc_id": "d2", "text": "Held out. " * 60},
+    ]
     pq.write_table(pa.Table.from_pylist(documents), folder / "documents.parquet")
     return folder
 
@@ -66,6 +73,12 @@ def train(dataset, tiny_model_dir):
 
 def weights_sha(work: Path) -> str:
     return hashlib.sha256((work / "output/adapter/adapter_model.safetensors").read_bytes()).hexdigest()
+
+
+def curve(work: Path) -> list[tuple]:
+    """What each step did, without times."""
+    lines = [json.loads(line) for line in (work / "output/metrics.jsonl").read_text().splitlines()]
+    return [tuple(d[k] for k in ("step", "loss", "grad_norm", "learning_rate", "tokens")) for d in lines]
 
 
 # ------------------------------------------------------------------ data
@@ -108,7 +121,11 @@ def test_stream_is_whole_epochs_in_new_orders():
     rows = [[i] for i in range(5)]
     order = [r[0] for r in data.stream(rows, 12, seed=3)]
     assert sorted(order[:5]) == sorted(order[5:10]) == list(range(5)) and order[:5] != order[5:10]
-    assert order == [r[0] for r in data.stream(rows, 12, seed=3)] != [r[0] for r in data.stream(rows, 12, seed=4)]
+    assert (
+        order
+        == [r[0] for r in data.stream(rows, 12, seed=3)]
+        != [r[0] for r in data.stream(rows, 12, seed=4)]
+    )
 
 
 def test_a_row_that_is_too_long_is_an_error(dataset, tokenizer):
@@ -128,7 +145,9 @@ def test_loss_equals_full_logits(chunk):
     labels = torch.randint(0, 50, (2, 17))
     labels[:, :6] = -100
     logits = head(hidden)[:, :-1].flatten(0, 1)
-    expected = torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten(), ignore_index=-100, reduction="sum")
+    expected = torch.nn.functional.cross_entropy(
+        logits, labels[:, 1:].flatten(), ignore_index=-100, reduction="sum"
+    )
     ours = supervised_loss(hidden, labels, head, chunk)
     torch.testing.assert_close(ours, expected)
     inputs = [hidden, head.weight]
@@ -171,14 +190,18 @@ def test_first_loss_is_the_base_models(train, tmp_path, dataset, tiny_model_dir,
     """An adapter starts at zero: step 1 measures the base model, row by row and without packing."""
     from longlora.models import load_model
 
-    metrics, _ = train(tmp_path, max_steps=1, global_batch_size=4, dtype="float32", micro_batch_size=2, group=400)
+    metrics, _ = train(
+        tmp_path, max_steps=1, global_batch_size=4, dtype="float32", micro_batch_size=2, group=400
+    )
     samples = data.sft_samples(dataset, tokenizer, "chat", 96)
     rows = data.stream(data.make_rows(samples, 96, True), 4, seed=0)
     model = load_model(tiny_model_dir, dtype="float32").eval()
     total = count = 0.0
     with torch.no_grad():
         for sample in (s for row in rows for s in row):
-            ids, labels = (torch.from_numpy(x.astype(np.int64))[None] for x in (sample.input_ids, sample.labels))
+            ids, labels = (
+                torch.from_numpy(x.astype(np.int64))[None] for x in (sample.input_ids, sample.labels)
+            )
             n = int((labels != -100).sum())
             total, count = total + float(model(input_ids=ids, labels=labels).loss) * n, count + n
     assert metrics["first_loss"] == pytest.approx(total / count, rel=1e-5)
@@ -196,7 +219,14 @@ def test_micro_batches_do_not_change_the_loss(train, tmp_path):
     curves = []
     for micro in (1, 4):
         work = tmp_path / str(micro)
-        train(work, max_steps=3, global_batch_size=4, micro_batch_size=micro, dtype="float32", gradient_checkpointing=False)
+        train(
+            work,
+            max_steps=3,
+            global_batch_size=4,
+            micro_batch_size=micro,
+            dtype="float32",
+            gradient_checkpointing=False,
+        )
         lines = (work / "output/metrics.jsonl").read_text().splitlines()
         curves.append([json.loads(line)["loss"] for line in lines])
     assert curves[0] == pytest.approx(curves[1], rel=1e-4)
@@ -211,14 +241,9 @@ def test_interrupted_run_ends_in_the_same_bytes(train, tmp_path):
         assert not (tmp_path / "b/output").exists()
     resumed, events = train(tmp_path / "b", **options)
     assert resumed["resumed_from"] == 6 and straight["resumed_from"] is None
-    assert [f["done"] for e, f in events if e == "progress"][0] == 6
+    assert next(f["done"] for e, f in events if e == "progress") == 6
     assert weights_sha(tmp_path / "a") == weights_sha(tmp_path / "b")
-    curves = [
-        [{k: v for k, v in json.loads(line).items() if k in ("step", "loss", "grad_norm", "learning_rate", "tokens")}
-         for line in (tmp_path / x / "output/metrics.jsonl").read_text().splitlines()]
-        for x in "ab"
-    ]  # fmt: skip
-    assert curves[0] == curves[1]
+    assert curve(tmp_path / "a") == curve(tmp_path / "b")
     assert len(list((tmp_path / "b/checkpoints").iterdir())) == checkpoints.KEEP
 
 
@@ -228,7 +253,10 @@ def test_killed_process_ends_in_the_same_bytes(train, tmp_path, dataset, tiny_mo
     command = [sys.executable, "-m", "longlora.train", "--dataset", dataset, "--model", tiny_model_dir]
     command += ["--out", tmp_path / "killed", *(x for pair in pairs for x in ("--set", pair))]
     process = subprocess.Popen(
-        [str(c) for c in command], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL
+        [str(c) for c in command],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 60
     while not list((tmp_path / "killed").glob("checkpoints/step-*6")) and time.monotonic() < deadline:
@@ -237,7 +265,7 @@ def test_killed_process_ends_in_the_same_bytes(train, tmp_path, dataset, tiny_mo
     process.wait()
     assert not (tmp_path / "killed/output").exists()
     resumed, _ = train(tmp_path / "killed", **options)
-    straight, _ = train(tmp_path / "straight", **options)
+    train(tmp_path / "straight", **options)
     assert resumed["resumed_from"] >= 6
     assert weights_sha(tmp_path / "killed") == weights_sha(tmp_path / "straight")
 
@@ -278,7 +306,12 @@ def test_no_rows(train, tmp_path, dataset, tiny_model_dir):
     empty = tmp_path / "empty"
     (empty / "data").mkdir(parents=True)
     with pytest.raises(UserError, match="no training rows"):
-        run(TrainSettings(max_steps=3), {"datasets_build": empty, "model": tiny_model_dir}, tmp_path / "w", print)
+        run(
+            TrainSettings(max_steps=3),
+            {"datasets_build": empty, "model": tiny_model_dir},
+            tmp_path / "w",
+            print,
+        )
 
 
 def test_rows_above_the_context(train, tmp_path):
@@ -296,8 +329,13 @@ def test_a_group_above_the_length_is_full_attention(train, tmp_path):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"global_batch_size": 3, "micro_batch_size": 2}, {"group": 1.5}, {"unknown": 1}, {"context_length": 64, "row_tokens": 96}],
-)  # fmt: skip
+    [
+        {"global_batch_size": 3, "micro_batch_size": 2},
+        {"context_length": 64, "row_tokens": 96},
+        {"group": 1.5},
+        {"unknown": 1},
+    ],
+)
 def test_settings_refuse(wrong):
     with pytest.raises(ValueError):
         TrainSettings(**wrong)

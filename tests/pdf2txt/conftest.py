@@ -40,7 +40,7 @@ def read(typeset: Callable[..., Path]) -> Callable[..., Document]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def checked() -> Callable[[Document], None]:
     return check_spans
 

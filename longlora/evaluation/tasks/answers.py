@@ -44,7 +44,7 @@ class Answers:
         for row in rows:
             if len(samples) == limits.max_rows:
                 break
-            rendered = render(context.tokenizer, context.settings.template, row["instruction"], row["output"])
+            rendered = render(context.tokenizer, context.template, row["instruction"], row["output"])
             length = len(rendered.input_ids)
             if limits.max_tokens is None or length <= limits.max_tokens:
                 about = {"task_of_row": row["task"], "tokens": length}

@@ -7,9 +7,10 @@ from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from longlora.evaluation.data import Sources
+from longlora.evaluation.data import Sources, dataset_template
 from longlora.evaluation.settings import EvaluateSettings
 from longlora.evaluation.statistics import Bootstrap, Interval
+from longlora.prompts import Template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -28,6 +29,11 @@ class Context:
     settings: EvaluateSettings
     sources: Sources
     tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def template(self) -> Template:
+        """The prompt format asked for, else the dataset's."""
+        return self.settings.template or dataset_template(self.sources.dataset)
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class Passkey:
                 for trial in range(wanted.trials):
                     draw = random.Random(f"passkey:{context.settings.seed}:{length}:{depth}:{trial}")
                     key = str(draw.randint(10_000, 99_999))
-                    ids = prompt(context.tokenizer, context.settings.template, length, depth, key, draw)
+                    ids = prompt(context.tokenizer, context.template, length, depth, key, draw)
                     about = {"length": length, "tokens": len(ids), "depth": depth}
                     name = f"{length}-{depth:g}-{trial}"
                     samples.append(Sample(name, ids, expected=key, about=about))

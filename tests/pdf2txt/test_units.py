@@ -1,0 +1,115 @@
+"""Offsets, units and hyphens for any input."""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pdf2txt.assemble import PageInfo, assemble
+from pdf2txt.blocks import RawBlock
+from pdf2txt.furniture import PageLines, remove_furniture
+from pdf2txt.hyphens import Vocabulary, join
+from pdf2txt.layout_model import order_regions
+from pdf2txt.order import read_order
+from pdf2txt.repair import repair
+from pdf2txt.schema import Document, read_documents, write_documents
+from pdf2txt.spans import Line
+from pdf2txt.units import Units, digest
+
+words = st.text("abcdeéAB-,. \x02", min_size=1, max_size=30)
+lines = st.builds(
+    lambda t, x, y, w, size: Line(t, x, y, x + w, y + size, size),
+    words, st.floats(0, 500), st.floats(0, 800), st.floats(5, 400), st.sampled_from([8.0, 10.0, 14.0]),
+)  # fmt: skip
+kinds = st.sampled_from(
+    ["text", "text", "text", "list", "footnote", "table", "heading", "caption", "equation"]
+)
+raw_blocks = st.lists(
+    st.tuples(st.integers(1, 4), kinds, st.lists(lines, min_size=1, max_size=3)), max_size=12
+)
+
+
+@given(raw_blocks)
+@settings(max_examples=200, deadline=None)
+def test_spans_are_exact_for_any_blocks(checked, tmp_path_factory, raw):
+    blocks = [
+        RawBlock(page, members, kind, n)
+        for n, (page, kind, members) in enumerate(sorted(raw, key=lambda r: r[0]))
+    ]
+    done = assemble([PageInfo(n, 600, 800, 0, "text-layer", 1.0) for n in range(1, 5)], blocks)
+    document = Document(
+        "0" * 64, "x.pdf", "ok", done.text, "", tuple(done.pages), tuple(done.blocks), tuple(done.paragraphs)
+    )
+    checked(document)
+    # No letter is lost and none is made up.
+    letters = sorted(ch for _, _, members in raw for line in members for ch in line.text if ch.isalpha())
+    assert sorted(ch for ch in done.text if ch.isalpha()) == letters
+
+
+@given(st.lists(lines, max_size=40))
+@settings(max_examples=100, deadline=None)
+def test_every_line_is_read_once(page_lines):
+    given_text = sorted("".join(a.text for a in page_lines).split())
+    for reading in (read_order(page_lines), order_regions(page_lines, [((0, 0, 300, 400), "table", 0.9)])):
+        out = [a.text for r in reading.regions for a in r.lines]
+        assert sorted("".join(out).replace("\t", "").replace(" ", "")) == sorted("".join(given_text))
+
+
+@given(st.lists(st.lists(lines, max_size=8), min_size=1, max_size=4))
+@settings(max_examples=50, deadline=None)
+def test_furniture_is_moved_not_lost(pages):
+    made = [PageLines(600, 842, list(page)) for page in pages]
+    remove_furniture(made)
+    for before, after in zip(pages, made, strict=True):
+        assert sum(len(a.text.replace(" ", "")) for a in before) == sum(
+            len(t.replace(" ", "").replace("\t", "")) for t in [a.text for a in after.lines] + [a.text for _, a in after.furniture]
+        )  # fmt: skip
+
+
+@given(st.text(max_size=60))
+def test_repair_leaves_no_debris(text):
+    out = repair(text)
+    assert not set(out) & set("\ufb01\ufb02\ufeff\x00\x1f\x7f\u200b")
+    assert unicodedata.is_normalized("NFC", out)
+    assert repair("plain text, 100 % ASCII") == "plain text, 100 % ASCII"
+
+
+def test_repair_mends_what_fonts_break():
+    assert repair("ef\ufb01cient na¨ive cafÃ© “quoted” \x02") == "efficient naïve café “quoted” \x02"
+
+
+def test_units_are_whole_or_absent(tmp_path: Path):
+    units = Units(tmp_path, "document")
+    key = digest("a", {"b": 1})
+    assert units.get(key) is None and key == digest("a", {"b": 1}) and len(key) == 64
+    units.put(key, b"first")
+    units.put(key, b"second")
+    assert units.get(key) == b"second" and [p.name for p in (tmp_path / "document").iterdir()] == [key]
+
+
+def test_parquet_round_trip(tmp_path: Path):
+    document = Document("ab" * 32, "x.pdf", "corrupt", warnings=("cannot be opened",))
+    assert write_documents(tmp_path / "d.parquet", [document]) == 1
+    assert list(read_documents(tmp_path / "d.parquet")) == [document]
+
+
+def test_the_documents_own_words_decide_about_hyphens():
+    known = Vocabulary()
+    known.add(
+        [
+            "a re-creation of the recreation ground",
+            "co-operate, co-operate",
+            "and a photo-graph of a photograph",
+            "photograph",
+        ]
+    )
+    assert join("we co-", "operate", known) == ("we co-", "")
+    assert join("a photo-", "graph", known) == ("a photo", "")
+    assert join("exam\x02", "ple", known) == ("exam", "")
+    assert join("the 2019-", "2020 season", known) == ("the 2019-", "")
+    assert join("Navier-", "Stokes", known) == ("Navier-", "")
+    assert join("short-", "and long-term", known) == ("short-", " ")
+    assert join("see https://example.org/a/", "b.html", known) == ("see https://example.org/a/", "")
