@@ -162,8 +162,8 @@ def main() -> None:
 
     equal = {key: outcome[key] == reference[key] for key in reference}
     report = {
-        "command": " ".join(["benchmarks/kill.py", f"--kills {args.kills}", f"--seed {args.seed}", f"--config {args.config}",
-                             *(f"--set {item}" for item in args.set)]),
+        "command": f"benchmarks/kill.py --kills {args.kills} --seed {args.seed} --config {args.config}"
+        + "".join(f" --set {item}" for item in args.set),
         "undisturbed_seconds": seconds, "kills": [asdict(k) for k in kills],
         "children_alive": sum(k.survived for k in kills), "units_made_again": len(remade),
         "equal": equal, "sha256": outcome,

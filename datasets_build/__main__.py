@@ -17,21 +17,11 @@ from datasets_build.settings import DatasetSettings
 
 def main(argv: list[str] | None = None) -> int:
     """Build a dataset directory; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m datasets_build", description="Documents to instruction rows."
-    )
-    parser.add_argument(
-        "--documents", type=Path, required=True, help="documents.parquet, or the folder with it"
-    )
-    parser.add_argument(
-        "--model", type=Path, required=True, help="Hugging Face directory (for its tokenizer)"
-    )
-    parser.add_argument(
-        "--out", type=Path, required=True, help="the dataset; finished pieces stay in OUT.work"
-    )
-    parser.add_argument(
-        "--settings", type=Path, help="YAML file with the keys of the run file's dataset section"
-    )
+    parser = argparse.ArgumentParser(prog="python -m datasets_build", description="Documents to instruction rows.")
+    parser.add_argument("--documents", type=Path, required=True, help="documents.parquet, or the folder with it")
+    parser.add_argument("--model", type=Path, required=True, help="Hugging Face directory (for its tokenizer)")
+    parser.add_argument("--out", type=Path, required=True, help="the dataset; finished pieces stay in OUT.work")
+    parser.add_argument("--settings", type=Path, help="YAML file with the keys of the run file's dataset section")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, e.g. max_tokens=4096"
     )

@@ -148,9 +148,7 @@ class Builder:
             assert candidate is not None
             shown = [p for p in self.reading.passages[window.first : window.last + 1] if p.index not in hides]
             context = SEPARATOR.join(p.text for p in shown)
-            instruction = _instruction(
-                frame, context, candidate.question, WHOLE if window == everything else PART
-            )
+            instruction = _instruction(frame, context, candidate.question, WHOLE if window == everything else PART)
             n_tokens = self.measure.row(instruction, candidate.answer)
             if n_tokens <= target:
                 break

@@ -56,10 +56,7 @@ def write_card(
         "",
         _table(
             ("task", "recipe version", "rows"),
-            [
-                (t, RECIPES[t].version if t in RECIPES else "-", tasks.get(t, 0))
-                for t in sorted({*chosen, *tasks})
-            ],
+            [(t, RECIPES[t].version if t in RECIPES else "-", tasks.get(t, 0)) for t in sorted({*chosen, *tasks})],
         ),
         "",
         "## Lengths",

@@ -9,12 +9,8 @@ class GateError(Exception):
     """A row that must not be published; ``remedy`` says how to build without it."""
 
     def __init__(self, row: Row, what: str) -> None:
-        super().__init__(
-            f"row {row.get('id')} (task {row.get('task')}, documents {row.get('doc_ids')}): {what}"
-        )
-        self.remedy = (
-            "a defect of the recipe: please report it, and leave the recipe out of dataset.recipes meanwhile"
-        )
+        super().__init__(f"row {row.get('id')} (task {row.get('task')}, documents {row.get('doc_ids')}): {what}")
+        self.remedy = "a defect of the recipe: please report it, and leave the recipe out of dataset.recipes meanwhile"
 
 
 class Gates:

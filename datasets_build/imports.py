@@ -88,9 +88,7 @@ def _read_parquet(path: Path) -> Iterator[tuple[int, Any]]:
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(
-            f"import {path}: not Parquet ({error})", "repair the file or set its format"
-        ) from error
+        raise UserError(f"import {path}: not Parquet ({error})", "repair the file or set its format") from error
     with file:
         number = 0
         for batch in file.iter_batches(batch_size=CHUNK):
@@ -151,9 +149,7 @@ def chunk_key(
     batch: list[tuple[int, str, str]], sha256: str, one: ImportSettings, all_: DatasetSettings, tokenizer: str
 ) -> str:
     """Identity of a chunk's unit."""
-    return digest(
-        "import", IMPORT_VERSION, batch, sha256, one.license, all_.template, all_.max_tokens, tokenizer
-    )
+    return digest("import", IMPORT_VERSION, batch, sha256, one.license, all_.template, all_.max_tokens, tokenizer)
 
 
 def chunk_unit(

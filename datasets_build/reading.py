@@ -16,9 +16,7 @@ _NOT_TEXT = ("header", "footer", "page-number")  # furniture of the page, never 
 MIN_LIST_WORDS = 8
 _KEEP_LINES = ("table", "list", "equation")
 _MARKS = re.compile(r"^[#*_\s]+|[*_\s]+$")
-_NUMBERING = re.compile(
-    r"^(?:(?:chapter|section|appendix|part)\s+)?(?:\d+(?:\.\d+)*|[IVXLC]+|[A-Z])[.):]?\s+", re.I
-)
+_NUMBERING = re.compile(r"^(?:(?:chapter|section|appendix|part)\s+)?(?:\d+(?:\.\d+)*|[IVXLC]+|[A-Z])[.):]?\s+", re.I)
 _BACK_MATTER = re.compile(
     r"^(?:references?|bibliography|works cited|literature(?: cited)?|acknowledge?ments?|authors?\b.*|funding|"
     r"(?:competing|conflicts? of) interests?|licen[cs]e|copyright|(?:table of )?contents|index|"

@@ -106,9 +106,7 @@ def sample(entries: list[Entry], splits: dict[str, str], settings: DatasetSettin
     wanted = {"long": settings.mix.long, "short": settings.mix.short}
     chosen: set[int] = set()
     for kind, count in wanted.items():
-        pools = {
-            s: [i for i, e in enumerate(entries) if e.kind == kind and splits[e.group] == s] for s in SPLITS
-        }
+        pools = {s: [i for i, e in enumerate(entries) if e.kind == kind and splits[e.group] == s] for s in SPLITS}
         if count is None:
             chosen.update(*pools.values())
             continue
@@ -137,9 +135,7 @@ def _in_turn(queues: list[list[int]]) -> Iterator[int]:
         yield from (queue[depth] for queue in queues if depth < len(queue))
 
 
-def check_counts(
-    entries: list[Entry], splits: dict[str, str], settings: DatasetSettings, rejects: Counter
-) -> None:
+def check_counts(entries: list[Entry], splits: dict[str, str], settings: DatasetSettings, rejects: Counter) -> None:
     """Minimum counts.
 
     Raises:
@@ -167,6 +163,4 @@ def check_counts(
             "dataset.validation_share=0",
         )
     if not n[TRAIN]:
-        raise UserError(
-            "every row is held out: nothing to train on", "add documents or lower dataset.validation_share"
-        )
+        raise UserError("every row is held out: nothing to train on", "add documents or lower dataset.validation_share")

@@ -61,12 +61,8 @@ class ImportSettings(_Settings):
         "short",
         description="Which share of dataset.mix the rows belong to. Short rows keep general abilities.",
     )
-    license: str = Field(
-        "unknown", description="Licence of the rows, recorded with each of them and in the card."
-    )
-    fields: FieldNames = Field(
-        FieldNames.model_validate({}), description="Column names where they are not Alpaca's."
-    )
+    license: str = Field("unknown", description="Licence of the rows, recorded with each of them and in the card.")
+    fields: FieldNames = Field(FieldNames.model_validate({}), description="Column names where they are not Alpaca's.")
 
 
 class MixSettings(_Settings):
@@ -100,9 +96,7 @@ class DatasetSettings(_Settings):
     template: Template = Field(
         "chat", description="How a row becomes a prompt: chat (the model's own), inst (LongAlpaca) or plain."
     )
-    seed: int = Field(
-        1, description="Draws passages, phrasings, windows, split and sample. Same seed, same rows."
-    )
+    seed: int = Field(1, description="Draws passages, phrasings, windows, split and sample. Same seed, same rows.")
     recipes: tuple[RecipeSettings, ...] | None = Field(
         None, description="Recipes to use, by name or with options; null uses all."
     )
@@ -151,9 +145,5 @@ class DatasetSettings(_Settings):
 
     def chosen_recipes(self) -> dict[str, int]:
         """Recipe name -> rows per document, ordered by name."""
-        recipes = (
-            self.recipes
-            if self.recipes is not None
-            else tuple(RecipeSettings.model_validate(n) for n in RECIPES)
-        )
+        recipes = self.recipes if self.recipes is not None else tuple(RecipeSettings.model_validate(n) for n in RECIPES)
         return {r.name: r.per_document or self.per_document for r in sorted(recipes, key=lambda r: r.name)}

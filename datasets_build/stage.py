@@ -60,9 +60,7 @@ def run(settings: DatasetSettings, inputs: dict[str, Path], work: Path, report: 
 
 
 class _Build:
-    def __init__(
-        self, settings: DatasetSettings, inputs: dict[str, Path], work: Path, report: Report
-    ) -> None:
+    def __init__(self, settings: DatasetSettings, inputs: dict[str, Path], work: Path, report: Report) -> None:
         self.settings, self.inputs, self.work, self.report = settings, inputs, work, report
         self.units = Units(inputs.get("units", work / "units"), UNIT_KIND)
         job = Job(settings, tokenizer_digest(inputs["model"]))
@@ -134,9 +132,7 @@ class _Build:
 
     def _reject(self, document: Document) -> None:
         reason = "not-converted" if document.status not in CONVERTED else "no-text"
-        self.rejects.append(
-            {"doc_id": document.doc_id, "task": "", "reason": reason, "detail": document.status}
-        )
+        self.rejects.append({"doc_id": document.doc_id, "task": "", "reason": reason, "detail": document.status})
 
     def _count_unit(self, key: str, reused: bool) -> None:
         self.made += not reused

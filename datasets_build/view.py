@@ -19,17 +19,13 @@ def rows(dataset_dir: Path, n: int, seed: int = 1, task: str | None = None) -> l
     Raises:
         UserError: the directory is no dataset.
     """
-    wanted = [
-        (file, i) for file, ids in _columns(dataset_dir) for i, (_, t) in enumerate(ids) if task in (None, t)
-    ]
+    wanted = [(file, i) for file, ids in _columns(dataset_dir) for i, (_, t) in enumerate(ids) if task in (None, t)]
     drawn = sorted(Random(seed).sample(range(len(wanted)), min(n, len(wanted))))
     by_file: dict[Path, list[int]] = {}
     for k in drawn:
         by_file.setdefault(wanted[k][0], []).append(wanted[k][1])
     return [
-        {**row, "split": file.name.split("-")[0]}
-        for file, indices in by_file.items()
-        for row in _take(file, indices)
+        {**row, "split": file.name.split("-")[0]} for file, indices in by_file.items() for row in _take(file, indices)
     ]
 
 

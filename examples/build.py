@@ -196,9 +196,7 @@ def inline(raw: str) -> str:
 
 def tuple_of(values: list[Any]) -> str:
     """A YAML list as a typst array."""
-    parts = [
-        tuple_of(v) if isinstance(v, list) else quote(v) if isinstance(v, str) else repr(v) for v in values
-    ]
+    parts = [tuple_of(v) if isinstance(v, list) else quote(v) if isinstance(v, str) else repr(v) for v in values]
     return "(" + "".join(part + "," for part in parts) + ")"
 
 
@@ -407,24 +405,18 @@ def build(only: set[str] | None = None) -> tuple[dict[str, bytes], dict[str, byt
         pdf = compile_pdf(source)
         pdfs[stem] = finish.get(stem, lambda p, _: p)(pdf, stem)
         if stem != "encrypted":
-            truths[stem] = (
-                json.dumps(truth_of(source, pdfs[stem]), indent=1, ensure_ascii=False) + "\n"
-            ).encode()
+            truths[stem] = (json.dumps(truth_of(source, pdfs[stem]), indent=1, ensure_ascii=False) + "\n").encode()
         if stem == "two-column-article":
             pdfs["damaged"] = damaged(pdf)
     return pdfs, truths
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=HERE / "pdfs", help="folder for the PDFs")
     parser.add_argument("--truth", type=Path, default=HERE / "truth", help="folder for the truth files")
     parser.add_argument("--only", action="append", help="stem of a document to build; may be repeated")
-    parser.add_argument(
-        "--check", action="store_true", help="compare with the files that are there; write nothing"
-    )
+    parser.add_argument("--check", action="store_true", help="compare with the files that are there; write nothing")
     args = parser.parse_args()
     pdfs, truths = build(set(args.only) if args.only else None)
     files = {args.out / f"{stem}.pdf": data for stem, data in pdfs.items()}

@@ -44,9 +44,7 @@ def run(
     rerun: RerunOption = None,
     no_prefect: Annotated[
         bool,
-        typer.Option(
-            "--no-prefect", help="Run in this process, without a Prefect server (the only mode for now)."
-        ),
+        typer.Option("--no-prefect", help="Run in this process, without a Prefect server (the only mode for now)."),
     ] = True,
     as_json: JsonOption = False,
 ) -> None:
@@ -78,9 +76,7 @@ def plan(
         from flows.store import Store
 
         settings = load(config, overrides=set_ or (), pdfs=pdfs or (), store=store)
-        result = make_plan(
-            settings, Store(resolve_store(settings)), Selection(from_, until, tuple(rerun or ()))
-        )
+        result = make_plan(settings, Store(resolve_store(settings)), Selection(from_, until, tuple(rerun or ())))
         if as_json:
             print_json(result.to_json())
             return
@@ -114,9 +110,7 @@ def resume(
         if record.status == "done":
             err.print(f"run {record.run_id} is done; checking its stages")
         # The store may have been moved: where it is now counts, not where the record says it was.
-        config = parse(
-            {**record.data["config"], "flows": {"store": str(resolve_store(None, store))}}, str(record.path)
-        )
+        config = parse({**record.data["config"], "flows": {"store": str(resolve_store(None, store))}}, str(record.path))
         chosen = record.data["selection"]
         selection = Selection(chosen["start"], chosen["until"], tuple(chosen["rerun"]))
         _carry_out(config, selection, record.data.get("config_name", ""), as_json, record)

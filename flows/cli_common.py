@@ -14,30 +14,20 @@ import typer
 if TYPE_CHECKING:
     from flows.config import RunConfig
 
-ConfigArgument = Annotated[
-    str, typer.Argument(metavar="CONFIG", help="A run file, or the name of a packaged recipe.")
-]
+ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="A run file, or the name of a packaged recipe.")]
 PdfsOption = Annotated[
     list[Path] | None, typer.Option("--pdfs", help="Folder or file instead of the run file's; repeatable.")
 ]
-StoreOption = Annotated[
-    Path | None, typer.Option("--store", help="Directory of the store (default ./store).")
-]
+StoreOption = Annotated[Path | None, typer.Option("--store", help="Directory of the store (default ./store).")]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Change one setting, e.g. train.max_steps=40; repeatable."
-    ),
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, e.g. train.max_steps=40; repeatable."),
 ]
-FromOption = Annotated[
-    str | None, typer.Option("--from", metavar="STAGE", help="Reuse everything before STAGE.")
-]
+FromOption = Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Reuse everything before STAGE.")]
 UntilOption = Annotated[str | None, typer.Option("--until", metavar="STAGE", help="Stop after STAGE.")]
 RerunOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--rerun", metavar="STAGE", help="Run STAGE and what follows again, whatever the store has."
-    ),
+    typer.Option("--rerun", metavar="STAGE", help="Run STAGE and what follows again, whatever the store has."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; all else on stderr.")]
 
@@ -80,9 +70,7 @@ def explain(error: BaseException, *, where: str = "", resume: str = "") -> None:
     remedy = remedy_of(error)
     if remedy is None:
         err.print(escape("".join(traceback.format_exception(error)).rstrip()), soft_wrap=True)
-    message = (
-        str(error) if getattr(error, "remedy", None) or not str(error) else f"{type(error).__name__}: {error}"
-    )
+    message = str(error) if getattr(error, "remedy", None) or not str(error) else f"{type(error).__name__}: {error}"
     err.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
     if where:
         err.print(f"[bold]where:[/] {escape(where)}", soft_wrap=True)

@@ -21,13 +21,9 @@ PANEL = "One step alone"
 
 
 def pdf2txt(
-    paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="PDF files, or folders searched recursively.")
-    ],
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="PDF files, or folders searched recursively.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where <stem>.txt and <stem>.json go.")],
-    page_breaks: Annotated[
-        bool, typer.Option("--page-breaks", help="Separate pages by a form feed.")
-    ] = False,
+    page_breaks: Annotated[bool, typer.Option("--page-breaks", help="Separate pages by a form feed.")] = False,
     workers: Annotated[int, typer.Option("--workers", help="Processes; 0 is one per core.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -45,11 +41,9 @@ def pdf2txt(
         else:
             for d in result["documents"]:
                 style = "green" if d["status"] == "ok" else ACTION_STYLE["run"]
-                warnings = f"  {d['warnings'][0]}" if d["warnings"] else ""
-                stdout.print(
-                    f"[{style}]{d['status']:<12}[/] {d['pages']:>5} pages, {d['pages_ocr']} OCR  {d['source']}{warnings}",
-                    soft_wrap=True,
-                )
+                counts = f"{d['pages']:>5} pages, {d['pages_ocr']} OCR"
+                note = f"  {d['warnings'][0]}" if d["warnings"] else ""
+                stdout.print(f"[{style}]{d['status']:<12}[/] {counts}  {d['source']}{note}", soft_wrap=True)
         if not any(d["status"] in ("ok", "partial") for d in result["documents"]):
             raise typer.Exit(1)
 
@@ -117,9 +111,7 @@ def dataset_diff(
 
 def chat(
     model: Annotated[Path, typer.Argument(help="Directory of a merged model.")],
-    document: Annotated[
-        Path | None, typer.Option("--document", help="A text file or PDF to ask about.")
-    ] = None,
+    document: Annotated[Path | None, typer.Option("--document", help="A text file or PDF to ask about.")] = None,
     question: Annotated[str | None, typer.Option("--question", help="Ask this one question and end.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 256,
 ) -> None:

@@ -29,6 +29,7 @@ def status(
     """Show the newest runs, what each did, and attempts that can be resumed."""
     with guarded(as_json):
         from rich.table import Table
+        from rich.text import Text
 
         from flows.display import ACTION_STYLE, err, out
         from flows.runs import list_runs
@@ -50,17 +51,9 @@ def status(
             rows = {r["stage"]: r for r in record.data["stages"]}
             cells = []
             for name in NAMES:
-                row = rows.get(name)
-                text = (
-                    f"{row['action']} {row['seconds']:.0f} s"
-                    if row and row["action"] == "ran"
-                    else row["action"]
-                    if row
-                    else ""
-                )
-                cells.append(
-                    f"[{ACTION_STYLE.get(row['action'], '') if row else ''}]{text}[/]" if text else ""
-                )
+                row = rows.get(name, {"action": "", "seconds": 0.0})
+                text = f"{row['action']} {row['seconds']:.0f} s" if row["action"] == "ran" else row["action"]
+                cells.append(Text(text, style=ACTION_STYLE.get(row["action"], "")))
             table.add_row(record.run_id, record.status, Path(record.data.get("config_name", "")).stem, *cells)
         out.print(table)
         last = records[-1]
@@ -124,20 +117,15 @@ def trace(
             print_json(result)
             return
         for stage in result["chain"]:
-            out.print(
-                f"[bold]{stage['stage']}[/] {stage['digest'][:12]}  version {stage['version']}, run {stage['run_id']}, {stage['finished']}"
-            )
+            made = f"version {stage['version']}, run {stage['run_id']}, {stage['finished']}"
+            out.print(f"[bold]{stage['stage']}[/] {stage['digest'][:12]}  {made}")
             for name, engine in stage["engines"].items():
                 out.print(f"  {name}: {_text(engine)}", style="dim")
         if result["row"]:
             row = result["row"]
-            out.print(
-                f"\n[bold]row {row['id']}[/]  task {row['task']}, split {row['split']}, {row['n_tokens']} tokens"
-            )
+            out.print(f"\n[bold]row {row['id']}[/]  task {row['task']}, split {row['split']}, {row['n_tokens']} tokens")
             for place in row["evidence"] or []:
-                out.print(
-                    f"  evidence: document {place['doc_id']}, page {place['page']}, box {_text(place['box'])}"
-                )
+                out.print(f"  evidence: document {place['doc_id']}, page {place['page']}, box {_text(place['box'])}")
             out.print(f"  answer: {row['output'][:300]}", markup=False)
         table = Table(title="documents", title_justify="left", pad_edge=False)
         for column in ("doc_id", "name", "status", "pages", "split", "rows"):
@@ -226,16 +214,8 @@ def gc(
                 out.print(f"{kind:<8} {size / 1e6:>9,.1f} MB  {path}", soft_wrap=True)
         if units:
             out.print(f"units    {sum(s for _, _, s in units) / 1e6:>9,.1f} MB  {len(units)} pieces")
-        verb = (
-            "deleted"
-            if delete
-            else "can be deleted (longfolio gc --delete)"
-            if garbage.paths
-            else "to delete"
-        )
-        out.print(
-            f"{garbage.bytes / 1e6:,.1f} MB {verb}; kept runs: {', '.join(garbage.kept_runs) or 'none'}"
-        )
+        verb = "deleted" if delete else "can be deleted (longfolio gc --delete)" if garbage.paths else "to delete"
+        out.print(f"{garbage.bytes / 1e6:,.1f} MB {verb}; kept runs: {', '.join(garbage.kept_runs) or 'none'}")
 
 
 def doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:
@@ -257,9 +237,7 @@ def doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:
                 table.add_column(column, overflow="fold")
             style = {OK: "green", WARN: "bold red"}
             for c in checks:
-                table.add_row(
-                    c.area, c.name, f"[{style.get(c.state, 'yellow')}]{c.state}[/]", c.detail, c.remedy
-                )
+                table.add_row(c.area, c.name, f"[{style.get(c.state, 'yellow')}]{c.state}[/]", c.detail, c.remedy)
             out.print(table)
         if any(c.state == WARN for c in checks):
             raise typer.Exit(1)
@@ -299,9 +277,7 @@ def config_list(as_json: JsonOption = False) -> None:
     from flows.display import out
     from flows.resources import packaged_configs
 
-    recipes = {
-        name: path.read_text().splitlines()[0].lstrip("# ") for name, path in packaged_configs().items()
-    }
+    recipes = {name: path.read_text().splitlines()[0].lstrip("# ") for name, path in packaged_configs().items()}
     if as_json:
         print_json(recipes)
         return

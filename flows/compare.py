@@ -39,7 +39,5 @@ def _documents(first: RunRecord, second: RunRecord) -> list[dict[str, Any]]:
 def _differences(first: Any, second: Any) -> list[dict[str, Any]]:
     a, b = dict(flatten(first)), dict(flatten(second))
     return [
-        {"key": k, "first": a.get(k), "second": b.get(k)}
-        for k in sorted(a.keys() | b.keys())
-        if a.get(k) != b.get(k)
+        {"key": k, "first": a.get(k), "second": b.get(k)} for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)
     ]

@@ -37,17 +37,13 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    pdfs: tuple[Path, ...] = Field(
-        (), description="Folders (searched recursively) and files: .pdf, .txt, .md."
-    )
+    pdfs: tuple[Path, ...] = Field((), description="Folders (searched recursively) and files: .pdf, .txt, .md.")
     model: ModelSettings = Field(description="The base model.")
     pdf2txt: Pdf2txtSettings = Field(default_factory=Pdf2txtSettings, description="Stage 1: PDF to text.")
     dataset: DatasetSettings = Field(default_factory=DatasetSettings, description="Stage 2: text to rows.")
     train: TrainSettings = Field(default_factory=TrainSettings, description="Stage 3: rows to adapter.")
     merge: MergeSettings = Field(default_factory=MergeSettings, description="Stage 4: adapter to model.")
-    evaluate: EvaluateSettings = Field(
-        default_factory=EvaluateSettings, description="Stage 5: model to numbers."
-    )
+    evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings, description="Stage 5: model to numbers.")
     flows: FlowSettings = Field(default_factory=FlowSettings, description="Store and execution.")
 
 
@@ -187,9 +183,7 @@ def _explain(item: Any) -> str:
         near = difflib.get_close_matches(str(loc[-1]), valid, n=1, cutoff=0.5)
         parent = ".".join(map(str, loc[:-1]))
         best = ".".join(filter(None, (parent, near[0]))) if near else None
-        return f"unknown key {where!r}" + (
-            f", did you mean {best!r}?" if best else f" (valid: {', '.join(valid)})"
-        )
+        return f"unknown key {where!r}" + (f", did you mean {best!r}?" if best else f" (valid: {', '.join(valid)})")
     if item["type"] == "missing":
         return f"missing key {where!r}"
     message = item["msg"].removeprefix("Value error, ")

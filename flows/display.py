@@ -18,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from flows.plan import Plan, PlannedStage
 from flows.runner import Watcher
@@ -96,8 +97,8 @@ def print_run(rows: Sequence[dict[str, Any]]) -> None:
         numbers = [escape(line) for line in key_numbers(row["stage"], row["metrics"])]
         if action not in ("ran", "cached"):
             numbers.append(f"[dim]{escape(row.get('error') or row['why'])}[/]")
-        style = ACTION_STYLE.get(action, "")
-        table.add_row(row["stage"], f"[{style}]{action}[/]", f"{row['seconds']:.1f}", "\n".join(numbers))
+        done = Text(action, style=ACTION_STYLE.get(action, ""))
+        table.add_row(row["stage"], done, f"{row['seconds']:.1f}", "\n".join(numbers))
     out.print(table)
     evaluation = next((r["metrics"] for r in rows if r["stage"] == "evaluate" and r["metrics"]), None)
     if evaluation:
@@ -178,10 +179,4 @@ _KEY_NUMBERS = {
 
 
 def _number(value: Any) -> str:
-    return (
-        f"{value:,.4g}"
-        if isinstance(value, float)
-        else f"{value:,}"
-        if isinstance(value, int)
-        else str(value)
-    )
+    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

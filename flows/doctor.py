@@ -69,12 +69,8 @@ def examine(store: Path) -> list[Check]:
             "bitsandbytes",
             remedy="pip install 'longfolio[qlora]' for 4-bit base models",
         ),
-        _package(
-            "train", "flash-attn", "flash_attn", remedy="pip install 'longfolio[flash]' on a CUDA machine"
-        ),
-        _package(
-            "train", "deepspeed", "deepspeed", remedy="pip install 'longfolio[deepspeed]' for several GPUs"
-        ),
+        _package("train", "flash-attn", "flash_attn", remedy="pip install 'longfolio[flash]' on a CUDA machine"),
+        _package("train", "deepspeed", "deepspeed", remedy="pip install 'longfolio[deepspeed]' for several GPUs"),
         _package("dataset", "datasets", "datasets", needed=True),
     ]
     return checks
@@ -91,9 +87,7 @@ def _safely(check: Callable[[], Check]) -> Check:
 
 def _package(area: str, name: str, module: str, *, needed: bool = False, remedy: str = "") -> Check:
     if importlib.util.find_spec(module) is None:
-        return Check(
-            area, name, WARN if needed else MISSING, "not installed", remedy or f"pip install {name}"
-        )
+        return Check(area, name, WARN if needed else MISSING, "not installed", remedy or f"pip install {name}")
     try:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -117,9 +111,7 @@ def _memory() -> Check:
 def _disk(store: Path) -> Check:
     folder = next(p for p in (store, *store.parents) if p.exists())
     if not os.access(folder, os.W_OK):
-        return Check(
-            "machine", "store", WARN, f"{store} cannot be written", "use --store with another directory"
-        )
+        return Check("machine", "store", WARN, f"{store} cannot be written", "use --store with another directory")
     free = shutil.disk_usage(folder).free
     state = OK if free >= 5 * GIB else WARN
     remedy = "" if state == OK else "longfolio gc, or --store on another disk"
@@ -142,9 +134,7 @@ def _accelerator() -> Check:
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     fast = [name for name in ("amx_bf16", "avx512_bf16") if name in flags]
     if fast:
-        return Check(
-            "machine", "accelerator", OK, f"none; the processor has bf16 instructions ({', '.join(fast)})"
-        )
+        return Check("machine", "accelerator", OK, f"none; the processor has bf16 instructions ({', '.join(fast)})")
     return Check(
         "machine",
         "accelerator",

@@ -29,14 +29,12 @@ def remedy_of(error: BaseException) -> str | None:
         return str(remedy)
     if isinstance(error, OSError):
         return {
-            errno.ENOSPC: "free some disk space (longfolio gc shows what no kept run uses) or use --store on another disk",
+            errno.ENOSPC: "free some disk space (longfolio gc shows what can go) or use --store on another disk",
             errno.EDQUOT: "the quota is used up: free some space or use --store on another disk",
             errno.EROFS: "this file system is read-only: use --store with a directory that can be written",
             errno.EACCES: "check the permissions, or use --store with a directory that you may write",
             errno.EPERM: "check the permissions, or use --store with a directory that you may write",
         }.get(error.errno or 0)
     if isinstance(error, MemoryError):
-        return (
-            "not enough memory: lower train.micro_batch_size or dataset.max_tokens, or use a larger machine"
-        )
+        return "not enough memory: lower train.micro_batch_size or dataset.max_tokens, or use a larger machine"
     return None

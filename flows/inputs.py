@@ -106,6 +106,4 @@ def _sha256(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise UsageError(
-            f"{path} cannot be read: {error.strerror}", "check the file and its permissions"
-        ) from error
+        raise UsageError(f"{path} cannot be read: {error.strerror}", "check the file and its permissions") from error

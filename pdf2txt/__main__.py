@@ -22,9 +22,7 @@ def _show(event: str, **fields: Any) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pdf2txt", description="PDF to clean text.")
-    parser.add_argument(
-        "paths", nargs="+", type=Path, metavar="PATH", help="PDF, .txt or .md files, or folders"
-    )
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="PDF, .txt or .md files, or folders")
     parser.add_argument("--out", type=Path, required=True, help="folder for <stem>.txt and <stem>.json")
     parser.add_argument("--page-breaks", action="store_true", help="pages apart by a form feed")
     parser.add_argument("--workers", type=int, default=0, help="worker processes (0: one per core)")

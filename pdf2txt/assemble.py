@@ -152,9 +152,7 @@ class _Writer:
         for k, block in enumerate(blocks):
             if k not in starts:
                 continue
-            self.out.blocks.append(
-                Block(block.page, block.kind, block.box, starts[k], ends[k], block.confidence)
-            )
+            self.out.blocks.append(Block(block.page, block.kind, block.box, starts[k], ends[k], block.confidence))
             span = self.spans.setdefault(block.page, [starts[k], ends[k]])
             span[1] = ends[k]
         places = tuple(Place(b.page, b.box) for k, b in enumerate(blocks) if k in starts)

@@ -13,13 +13,13 @@ from pdf2txt.schema import Box
 from pdf2txt.spans import Line, bounding_box
 
 BULLET = re.compile(r"([•◦▪‣●○■□–—*·-]|\(?\d{1,2}[.)]|\(?[a-zA-Z][.)]|\[\d{1,3}\])\s+\S")
+# "Table 1: ...", "Fig. 2 Curves of ...", but not a sentence: "Table 1 shows ..."
 CAPTION = re.compile(
-    r"(figure|fig\.|table|tab\.|abbildung|abb\.|tabelle|listing|algorithm|scheme)\s*[A-Z]?\d+", re.I
+    r"(?i:figure|fig\.|table|tab\.|abbildung|abb\.|tabelle|listing|algorithm|scheme)\s*[A-Z]?\d+(\.\d+)*"
+    r"(\s*[:.–—|]|\s+\W?[A-Z0-9]|\s*$)"
 )
 _FIGURE = re.compile(r"(figure|fig\.|abbildung|abb\.)", re.I)
-_REFERENCES = re.compile(
-    r"(\d+\.?\s+)?(references|bibliography|literature cited|literatur(verzeichnis)?)\s*", re.I
-)
+_REFERENCES = re.compile(r"(\d+\.?\s+)?(references|bibliography|literature cited|literatur(verzeichnis)?)\s*", re.I)
 _NOTE = re.compile(r"([*†‡§¶]|\d{1,2})\s*\S")
 _MATH = set("=∑∫∏√∂∇≤≥≠≈∈∉∀∃→←↔⇒⇔±×÷∞∝∼⊂⊆∪∩⊗⊕∥⋅")
 _ENDS = tuple(".!?:;…。！？")
@@ -87,23 +87,23 @@ def _mark_labels(blocks: list[RawBlock], style: Style) -> None:
         else:
             continue
         for j in range(k - 1, max(-1, k - 1 - limit), -1):
-            if blocks[j].region != block.region or not _is_label(blocks[j], block, style):
+            if blocks[j].region != block.region or not _is_label(blocks[j], blocks[j + 1], block, style):
                 break
             blocks[j].kind = kind
 
 
-def _is_label(block: RawBlock, caption: RawBlock, style: Style) -> bool:
-    if block.kind in ("caption", "title", "footnote") or (
-        caption.kind == "table" and block.kind == "heading"
-    ):
+def _is_label(block: RawBlock, below: RawBlock, caption: RawBlock, style: Style) -> bool:
+    if block.kind in ("caption", "title", "footnote"):
         return False
     small = median(a.size for a in block.lines) < 0.96 * style.size
-    short = max(a.x1 for a in block.lines) - min(a.x0 for a in block.lines) < 0.6 * (
-        caption.box[2] - caption.box[0]
-    )
+    short = max(a.x1 for a in block.lines) - min(a.x0 for a in block.lines) < 0.6 * (caption.box[2] - caption.box[0])
     scattered = any("\t" in a.text for a in block.lines)
     text = " ".join(a.text for a in block.lines)
     prose = _longest_prose(text) >= 7 and text.rstrip().endswith(_ENDS)
+    if caption.kind == "table":  # the head of its columns: right above, no wider, no sentence
+        (x0, _, x1, y1), (left, _, right, _), size = block.box, caption.box, block.lines[0].size
+        inside = x0 > left - 2 and x1 < right + 2 and below.box[1] - y1 < size
+        return inside and len(block.lines) <= 2 and not text.rstrip().endswith(_ENDS)
     return (small or scattered or (short and block.kind != "heading")) and not (prose and not small)
 
 
@@ -145,9 +145,7 @@ def _breaks(block: list[Line], before: Line, line: Line, column: list[Line], ste
     table_before, table = "\t" in before.text, "\t" in line.text
     if table and table_before:
         return line.cy - before.cy > 2.5 * step
-    if line.cy - before.cy > max(1.28 * step, 1.05 * size) and line.cy - before.cy > 1.28 * _step(
-        block, step
-    ):
+    if line.cy - before.cy > max(1.28 * step, 1.05 * size) and line.cy - before.cy > 1.28 * _step(block, step):
         return True
     if line.cy - before.cy > 1.5 * size and before.width < 15 * size and not line.text[:1].islower():
         return True  # few short lines, all far apart: each is a paragraph of its own
@@ -171,9 +169,7 @@ def _breaks(block: list[Line], before: Line, line: Line, column: list[Line], ste
         return ended and starts and not BULLET.match(block[0].text)
     if line.x0 < before.x0 - 0.8 * size and len(block) > 1 and _hangs(block, before):
         return True  # back to the margin after hanging lines: the next entry
-    return (
-        before.x1 < right - 0.2 * width and before.text.rstrip().endswith(_ENDS) and line.text[:1].isupper()
-    )
+    return before.x1 < right - 0.2 * width and before.text.rstrip().endswith(_ENDS) and line.text[:1].isupper()
 
 
 def _step(block: list[Line], step: float) -> float:
@@ -184,9 +180,7 @@ def _step(block: list[Line], step: float) -> float:
 def _hangs(block: list[Line], line: Line) -> bool:
     """``line`` starts where the block's second and further lines start, right of its first."""
     return (
-        len(block) > 1
-        and block[1].x0 > block[0].x0 + 0.5 * line.size
-        and abs(line.x0 - block[1].x0) < 0.5 * line.size
+        len(block) > 1 and block[1].x0 > block[0].x0 + 0.5 * line.size and abs(line.x0 - block[1].x0) < 0.5 * line.size
     )
 
 

@@ -82,6 +82,24 @@ def convert_folder(
         shutil.rmtree(work, ignore_errors=True)
 
 
+def document_text(path: Path) -> str:
+    """The text of one document, converted in this process.
+
+    Raises:
+        UserError: it does not exist, cannot be read, or cannot be converted.
+    """
+    from pdf2txt.convert import convert
+
+    try:
+        document = convert(path, Pdf2txtSettings())
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}", "name a readable PDF, .txt or .md file") from error
+    if document.status not in CONVERTED:
+        why = "; ".join(document.warnings[:2])
+        raise UserError(f"{path} is {document.status}: {why}", "name another document")
+    return document.text
+
+
 def exit_code(result: dict[str, Any]) -> int:
     """0 if at least one document was converted, else 1."""
     return 0 if any(d["status"] in CONVERTED for d in result["documents"]) else 1
@@ -104,15 +122,10 @@ def _hashes(files: list[Path], report: Callable[..., None]) -> tuple[dict[Path, 
 def _names(hashes: dict[Path, str]) -> dict[Path, str]:
     """Output stem of each file. Names are compared without case: some file systems do."""
     same = Counter(stem for stem, _ in {(f.stem.casefold(), sha256) for f, sha256 in hashes.items()})
-    return {
-        f: f.stem if same[f.stem.casefold()] == 1 else f"{f.stem}-{sha256[:8]}"
-        for f, sha256 in hashes.items()
-    }
+    return {f: f.stem if same[f.stem.casefold()] == 1 else f"{f.stem}-{sha256[:8]}" for f, sha256 in hashes.items()}
 
 
-def _write(
-    document: Document, file: Path, out: Path, name: str, page_breaks: bool, seconds: float
-) -> dict[str, Any]:
+def _write(document: Document, file: Path, out: Path, name: str, page_breaks: bool, seconds: float) -> dict[str, Any]:
     text_file: Path | None = None
     if document.status in CONVERTED:
         text = document.text

@@ -34,9 +34,7 @@ _STAMP = 250  # up to so many characters may be a stamp or a running head on a s
 
 # The commonest words of the languages that PDFs are mostly written in, three per language.
 _COMMON = frozenset(
-    re.findall(
-        r"\w+", "the of and der die und de la que les et le di il e o da het een van och att en i na nie się"
-    )
+    re.findall(r"\w+", "the of and der die und de la que les et le di il e o da het een van och att en i na nie się")
 )
 
 OnPage = Callable[[int, int, str], None]
@@ -89,9 +87,7 @@ def convert(
     elif suffix == ".pdf" or data[:1024].lstrip().startswith(b"%PDF-"):
         document = _Converter(path, sha256, settings, engines, on_page, store, skip or {}, threads).run(data)
     else:
-        return Document(
-            sha256, path.name, "unsupported", warnings=(f"{suffix or 'no suffix'}: not a PDF or text",)
-        )
+        return Document(sha256, path.name, "unsupported", warnings=(f"{suffix or 'no suffix'}: not a PDF or text",))
     language = settings.language or (detect_language(document.text) if document.text else "")
     return replace(document, language=language)
 
@@ -108,9 +104,7 @@ def detect_language(text: str) -> str:
     if sum(ch.isalpha() for ch in sample) < 40:
         return ""
     code = str(py3langid.classify(sample)[0])
-    return (
-        code if len(code) == 2 else ""
-    )  # py3langid also knows codes of three letters, rare languages and noise
+    return code if len(code) == 2 else ""  # py3langid also knows codes of three letters, rare languages and noise
 
 
 class _Converter:
@@ -269,11 +263,7 @@ class _Converter:
         if self.lost:
             over_time = all(why.startswith("over its limit") for why in self.skip.values())
             status = (
-                "partial"
-                if self.lost < total and done.text
-                else "timeout"
-                if self.skip and over_time
-                else "corrupt"
+                "partial" if self.lost < total and done.text else "timeout" if self.skip and over_time else "corrupt"
             )
         elif not done.text:
             status = "empty"
@@ -289,9 +279,7 @@ class _Converter:
         reading = Reading([], True)
         if upright and self.engines.layout != "rapid":
             reading = read_order(upright)
-        if upright and (
-            self.engines.layout == "rapid" or (self.engines.layout == "auto" and not reading.sure)
-        ):
+        if upright and (self.engines.layout == "rapid" or (self.engines.layout == "auto" and not reading.sure)):
             reading = self._ask_model(page, upright) or read_order(upright)
         # Labels of vertical axes and the like: after the page's text, from left to right.
         return reading.regions + [Region([a], "figure") for a in sorted(sideways, key=lambda a: a.x0)]
@@ -302,7 +290,7 @@ class _Converter:
             import numpy as np
 
             source = self.pdf[number - 1] if self.pdf is not None else None
-            scale = layout_model.DPI / 72
+            scale = layout_model.scale_for(page.info.width, page.info.height)
             image = page_image(self.path, source, number, scale, self.engines.render)
             if page.turned:
                 image = np.ascontiguousarray(np.rot90(image, -(page.turned // 90)))

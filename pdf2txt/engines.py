@@ -44,9 +44,7 @@ def resolve(settings: Pdf2txtSettings) -> Engines:
     if ocr == "auto":
         ocr = "rapidocr" if installed("rapidocr") else "off"
     elif ocr == "rapidocr" and not installed("rapidocr"):
-        raise UserError(
-            "pdf2txt.ocr is rapidocr, which is not installed", "pip install rapidocr, or pdf2txt.ocr=off"
-        )
+        raise UserError("pdf2txt.ocr is rapidocr, which is not installed", "pip install rapidocr, or pdf2txt.ocr=off")
     layout = settings.layout
     if layout != "geometry" and not installed("rapid_layout"):
         if layout == "rapid":

@@ -23,9 +23,7 @@ _STAMP = re.compile(
     r"|printed (from|by|on)\b|digiti[sz]ed by\b)",
     re.I,
 )
-_NUMBER = re.compile(
-    r"(page\s+)?[-–—|\s\[(]*(\d{1,4}|[ivxlc]{1,7})[-–—|\s\])]*(\s*(of|/|\|)\s*\d{1,4})?", re.I
-)
+_NUMBER = re.compile(r"(page\s+)?[-–—|\s\[(]*(\d{1,4}|[ivxlc]{1,7})[-–—|\s\])]*(\s*(of|/|\|)\s*\d{1,4})?", re.I)
 
 
 @dataclass
@@ -49,9 +47,7 @@ class _Candidate:
 
     @property
     def key(self) -> str:
-        return re.sub(
-            r"[\W_]+", "", re.sub(r"\d+|\b[ivxlc]+\b", "#", self.row.text.casefold()).replace("#", "0")
-        )
+        return re.sub(r"[\W_]+", "", re.sub(r"\d+|\b[ivxlc]+\b", "#", self.row.text.casefold()).replace("#", "0"))
 
 
 def remove_furniture(pages: list[PageLines]) -> None:
@@ -138,9 +134,7 @@ def _edge(c: _Candidate, same: list[_Candidate]) -> bool:
 def _counts_on(c: _Candidate, same: list[_Candidate]) -> bool:
     """A page number grows with the pages."""
     mine = _value(c.row.text)
-    return mine is not None and any(
-        (v := _value(o.row.text)) is not None and v - mine == o.page - c.page for o in same
-    )
+    return mine is not None and any((v := _value(o.row.text)) is not None and v - mine == o.page - c.page for o in same)
 
 
 def _value(text: str) -> int | None:

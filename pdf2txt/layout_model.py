@@ -9,12 +9,17 @@ from pdf2txt.order import Reading, Region, rows
 from pdf2txt.schema import Box
 from pdf2txt.spans import Line, bounding_box
 
-DPI = 100  # the model looks at 800 x 608 pixels
+_DPI, _MAX_SIDE = 100, 1400  # more would be for nothing: the model looks at 800 x 608 pixels
 # Its guess that something is a running head is not used: one page proves nothing (see furniture).
 _KINDS = {
     "title": "heading", "figure": "figure", "figure_caption": "caption", "table": "table",
     "table_caption": "caption", "reference": "reference", "equation": "equation",
 }  # fmt: skip
+
+
+def scale_for(width: float, height: float) -> float:
+    """Pixels per point at which the model is shown a page of ``width`` x ``height`` points."""
+    return min(_DPI / 72, _MAX_SIDE / max(width, height, 1.0))
 
 
 @functools.cache
@@ -31,9 +36,7 @@ def read_order(lines: list[Line], image: Any, scale: float) -> Reading:
     """Lines as the model's regions, in order; ``image`` is the page, BGR, ``scale`` pixels per point."""
     result = _engine()(image)
     found: list[tuple[Box, str, float]] = []
-    for box, name, score in zip(
-        result.boxes or [], result.class_names or [], result.scores or [], strict=False
-    ):
+    for box, name, score in zip(result.boxes or [], result.class_names or [], result.scores or [], strict=False):
         x0, y0, x1, y1 = (float(v) / scale for v in box)
         found.append(((x0, y0, x1, y1), str(name), float(score)))
     return order_regions(lines, found)

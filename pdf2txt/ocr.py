@@ -19,6 +19,8 @@ from pdf2txt.spans import Line
 
 _SKEW_LIMIT = 8.0  # degrees: more is no skew of a scanner
 _TALL = 1.5
+_LONG = 3.0  # sides of a page in proportion: longer ones are read in pieces
+_OVERLAP = 80  # pixels by which pieces overlap, more than a line's height
 _TEXT_SCORE = 0.5  # below, RapidOCR's own default too, a line is a picture's texture more often than text
 _DOT = re.compile(r"(?<=[a-zA-Z,.;])·(?=[a-zA-Z])")  # how the recogniser sometimes writes a space
 _HEIGHT_TO_SIZE = 0.72  # detected boxes are drawn a little around the letters
@@ -52,7 +54,34 @@ def _engine(backend: str, threads: int) -> Any:
 
 
 def read(image: Any, scale: float, backend: str, threads: int = 0) -> OcrPage:
-    """Text of a page image (uint8, height x width x 3, BGR), drawn at ``scale`` pixels per point."""
+    """Text of a page image (uint8, height x width x 3, BGR), drawn at ``scale`` pixels per point.
+
+    A very tall image (a web page on one sheet) is read in pieces, whose lines are put together again.
+    """
+    import numpy as np
+
+    height, width = image.shape[:2]
+    if width > _LONG * height:  # the detector enlarges the short side: a strip would become enormous
+        missing = int(width / _LONG) - height
+        image = np.pad(image, ((0, missing), (0, 0), (0, 0)), constant_values=255)
+    if height <= _LONG * width:
+        return _read(image, scale, backend, threads)
+    lines: list[Line] = []
+    step = 2 * width
+    for top in range(0, height, step):
+        start = max(0, top - _OVERLAP)
+        piece = np.ascontiguousarray(image[start : top + step + _OVERLAP])
+        if piece.shape[0] < width // 2:
+            short = width // 2 - piece.shape[0]
+            piece = np.pad(piece, ((0, short), (0, 0), (0, 0)), constant_values=255)
+        for line in _read(piece, scale, backend, threads, upright=True).lines:
+            line.y0, line.y1 = line.y0 + start / scale, line.y1 + start / scale
+            if top <= line.cy * scale < top + step:  # else it belongs to the piece above or below
+                lines.append(line)
+    return OcrPage(lines, 0, _confidence(lines))
+
+
+def _read(image: Any, scale: float, backend: str, threads: int, upright: bool = False) -> OcrPage:
     import numpy as np
 
     engine = _engine(backend, threads)
@@ -60,11 +89,11 @@ def read(image: Any, scale: float, backend: str, threads: int = 0) -> OcrPage:
     engine._load_rec_model()
     rotation = 0
     boxes = _detect(engine, image)
-    if len(boxes) and _lies_on_side(boxes):
+    if len(boxes) and not upright and _lies_on_side(boxes):
         rotation = 90
         image = np.ascontiguousarray(np.rot90(image, -1))
         boxes = _detect(engine, image)
-    if len(boxes) and _upside_down(engine, image, boxes):
+    if len(boxes) and not upright and _upside_down(engine, image, boxes):
         rotation = (rotation + 180) % 360
         image = np.ascontiguousarray(np.rot90(image, 2))
         boxes = _detect(engine, image)
@@ -77,9 +106,13 @@ def read(image: Any, scale: float, backend: str, threads: int = 0) -> OcrPage:
         if text.strip() and score >= _TEXT_SCORE
     ]
     lines = _level(found, image.shape[1] / 2, image.shape[0] / 2, scale)
+    return OcrPage(lines, rotation, _confidence(lines))
+
+
+def _confidence(lines: list[Line]) -> float:
+    """Mean over letters."""
     letters = sum(len(a.text) for a in lines)
-    confidence = sum(a.confidence * len(a.text) for a in lines) / letters if letters else 1.0
-    return OcrPage(lines, rotation, confidence)
+    return sum(a.confidence * len(a.text) for a in lines) / letters if letters else 1.0
 
 
 def _detect(engine: Any, image: Any) -> Any:
@@ -122,9 +155,7 @@ def _upside_down(engine: Any, image: Any, boxes: Any) -> bool:
 def _level(found: list[tuple[Any, str, float]], cx: float, cy: float, scale: float) -> list[Line]:
     """Lines with level boxes, turned about the page's middle by the median slope of the wide boxes."""
     slopes = [
-        math.atan2(q[1][1] - q[0][1], q[1][0] - q[0][0])
-        for q, text, _ in found
-        if _sides(q)[0] > 8 * _sides(q)[1]
+        math.atan2(q[1][1] - q[0][1], q[1][0] - q[0][0]) for q, text, _ in found if _sides(q)[0] > 8 * _sides(q)[1]
     ]
     skew = median(slopes) if len(slopes) >= 3 else 0.0
     if abs(skew) > math.radians(_SKEW_LIMIT):

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -128,7 +128,7 @@ def convert_all(
     page_key: str,
     log: Path,
     on_page: Callable[[Job], None] = lambda job: None,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Outcomes of ``jobs`` as they finish.
 
     Args:

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 _MIN_SIDE, _MAX_SIDE = 1500, 3600  # pixels of the longer side: readable small pages, bounded memory
+_MAX_PIXELS = 40_000_000  # of pages much longer than wide, whose longer side may exceed that: 120 MB
 
 
 def scale_for(width: float, height: float, dpi: int) -> float:
     """Pixels per point at which a page of ``width`` x ``height`` points is drawn."""
-    longer = max(width, height, 1.0)
+    longer, shorter = max(width, height, 1.0), max(min(width, height), 1.0)
+    if longer > 3 * shorter:
+        return min(dpi / 72, (_MAX_PIXELS / (longer * shorter)) ** 0.5)
     return min(max(dpi / 72, _MIN_SIDE / longer), _MAX_SIDE / longer)
 
 
@@ -30,11 +33,7 @@ def page_image(path: Path, page: Any, number: int, scale: float, engine: str) ->
             if name == "pdfium":
                 if page is None:
                     raise RuntimeError("page not loaded")
-                return (
-                    page.render(scale=scale, rev_byteorder=False, may_draw_forms=True)
-                    .to_numpy()[:, :, :3]
-                    .copy()
-                )
+                return page.render(scale=scale, rev_byteorder=False, may_draw_forms=True).to_numpy()[:, :, :3].copy()
             return _poppler(path, number, scale)
         except Exception as error:  # both engines raise many types on damaged files
             problems.append(f"{name}: {error}")

@@ -29,9 +29,7 @@ def find_sources(paths: Iterable[Path], leave_out: Path | None = None) -> list[P
         elif path.is_dir():
             found.update(f for f in path.rglob("*") if _wanted(f, path) and not _inside(f, leave_out))
         else:
-            raise UserError(
-                f"no such file or folder: {path}", "name a PDF file or a folder that holds PDF files"
-            )
+            raise UserError(f"no such file or folder: {path}", "name a PDF file or a folder that holds PDF files")
     if not found:
         named = ", ".join(map(str, paths)) or "nothing"
         raise UserError(

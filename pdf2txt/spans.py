@@ -25,9 +25,7 @@ class Line:
     bold: bool = False
     confidence: float = 1.0
     hidden: bool = False  # drawn in the invisible render mode (an OCR layer under a scan)
-    turn: int = (
-        0  # degrees clockwise by which this line would have to be turned to be upright on the seen page
-    )
+    turn: int = 0  # degrees clockwise by which this line would have to be turned to be upright on the seen page
 
     @property
     def box(self) -> Box:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pdf2txt.engines import describe
-from pdf2txt.pool import Job, convert_all
+from pdf2txt.pool import Job, Outcome, convert_all
 from pdf2txt.schema import CONVERTED, Document, write_documents
 from pdf2txt.settings import Pdf2txtSettings
 from pdf2txt.units import Units, digest
@@ -131,20 +132,24 @@ class Converter:
             log=self.work / "workers.log",
             on_page=on_page,
         )
-        for outcome in outcomes:
-            job = outcome.job
-            progress.documents += 1
-            progress.show(sum(done.values()), force=True)
-            if outcome.problem:
-                self._transient(f"{job.path.name}: {outcome.problem}")
-                continue
-            self.results[job.sha256] = job.outcome_path
-            if job.skip:
-                for page, why in sorted(job.skip.items()):
-                    self._transient(f"{job.path.name}: page {page}: {why}")
-            else:
-                self.converted += 1
-                self.report("unit", kind="document", key=job.result.name, reused=False)
+        with contextlib.closing(outcomes):  # whatever stops us stops the workers first
+            for outcome in outcomes:
+                progress.documents += 1
+                progress.show(sum(done.values()), force=True)
+                self._take(outcome)
+
+    def _take(self, outcome: Outcome) -> None:
+        job = outcome.job
+        if outcome.problem:
+            self._transient(f"{job.path.name}: {outcome.problem}")
+            return
+        self.results[job.sha256] = job.outcome_path
+        if job.skip:
+            for page, why in sorted(job.skip.items()):
+                self._transient(f"{job.path.name}: page {page}: {why}")
+        else:
+            self.converted += 1
+            self.report("unit", kind="document", key=job.result.name, reused=False)
 
     def _transient(self, message: str) -> None:
         self.transient.append(message)
@@ -202,7 +207,5 @@ class _Tally:
                 self.languages[d.language] += 1
             else:
                 self.rejected[d.status] += 1
-                self.rejected_files.append(
-                    {"source": d.source, "status": d.status, "why": "; ".join(d.warnings[:3])}
-                )
+                self.rejected_files.append({"source": d.source, "status": d.status, "why": "; ".join(d.warnings[:3])})
             yield d

@@ -27,9 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument(
         "--documents", type=Path, help="documents.parquet, for `perplexity` on the dataset's validation split"
     )
-    p.add_argument(
-        "--text", type=Path, action="append", default=[], help="text file or folder, for `text_perplexity`"
-    )
+    p.add_argument("--text", type=Path, action="append", default=[], help="text file or folder, for `text_perplexity`")
     p.add_argument("--tasks", nargs="+", help="only these tasks")
     p.add_argument("--settings", type=Path, help="JSON file with the keys of `evaluate` in a run file")
     p.add_argument("--out", type=Path, default=Path("evaluation"), help="work and output directory")

@@ -50,9 +50,7 @@ def validation_rows(dataset: Path) -> list[dict[str, Any]]:
             with pq.ParquetFile(path) as file:
                 names = set(file.schema_arrow.names)
                 if missing := {"instruction", "output"} - names:
-                    raise UserError(
-                        f"{path} lacks the column {sorted(missing)[0]}", "build the dataset again"
-                    )
+                    raise UserError(f"{path} lacks the column {sorted(missing)[0]}", "build the dataset again")
                 columns = [c for c in ("id", "task", "instruction", "output") if c in names]
                 rows += file.read(columns).to_pylist()
         except (pa.ArrowException, OSError) as error:
@@ -66,7 +64,7 @@ def validation_rows(dataset: Path) -> list[dict[str, Any]]:
 
 
 def dataset_template(dataset: Path | None) -> Template:
-    """The template that the dataset's lengths were measured with (``stats.json``); chat if it does not say."""
+    """The template that the dataset was measured with (``stats.json``); chat if it does not say."""
     try:
         template = json.loads((dataset / "stats.json").read_text()).get("template") if dataset else None
     except (OSError, ValueError, AttributeError):
@@ -116,12 +114,8 @@ def text_files(paths: tuple[Path, ...]) -> Iterator[Text]:
     """
     for index, path in enumerate(paths):
         if not path.exists():
-            raise UserError(
-                f"evaluate.texts: {path} does not exist", "give a text file or a folder of text files"
-            )
-        files = (
-            [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in (".txt", ".md"))
-        )
+            raise UserError(f"evaluate.texts: {path} does not exist", "give a text file or a folder of text files")
+        files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in (".txt", ".md"))
         if not files:
             raise UserError(f"evaluate.texts: {path} holds no .txt or .md file", "give another folder")
         for file in files:
@@ -129,6 +123,4 @@ def text_files(paths: tuple[Path, ...]) -> Iterator[Text]:
             try:
                 yield Text(f"{index}/{name}", file.read_text(encoding="utf-8"))
             except (OSError, UnicodeDecodeError) as error:
-                raise UserError(
-                    f"evaluate.texts: {file} cannot be read: {error}", "save it as UTF-8"
-                ) from error
+                raise UserError(f"evaluate.texts: {file} cannot be read: {error}", "save it as UTF-8") from error

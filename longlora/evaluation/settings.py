@@ -17,9 +17,7 @@ class AnswersSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_rows: int = Field(
-        default=100, ge=1, description="Rows evaluated, drawn by seed; the time grows with it."
-    )
+    max_rows: int = Field(default=100, ge=1, description="Rows evaluated, drawn by seed; the time grows with it.")
     max_tokens: int | None = Field(
         default=None,
         ge=2,
@@ -40,9 +38,7 @@ class PerplexitySettings(BaseModel):
     max_windows: int = Field(
         default=40, ge=1, description="Windows in all; the interval narrows with their square root."
     )
-    max_windows_per_document: int = Field(
-        default=8, ge=1, description="Windows of one document, from its beginning."
-    )
+    max_windows_per_document: int = Field(default=8, ge=1, description="Windows of one document, from its beginning.")
 
 
 class PasskeySettings(BaseModel):

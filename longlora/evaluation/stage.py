@@ -144,9 +144,7 @@ def _measure(
         model.model.close()
 
 
-def _measurer(
-    task: Task, model: LanguageModel, settings: EvaluateSettings
-) -> Callable[[Sample], dict[str, Any]]:
+def _measurer(task: Task, model: LanguageModel, settings: EvaluateSettings) -> Callable[[Sample], dict[str, Any]]:
     return lambda sample: task.measure(model, sample, settings)
 
 

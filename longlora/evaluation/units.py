@@ -52,11 +52,7 @@ class Units:
         """Measure what no earlier attempt has, and store the unit. ``done(n)``: n samples are finished."""
         self.partial.mkdir(parents=True, exist_ok=True)
         path = self.partial / f"{key}.jsonl"
-        results = {
-            s.digest: r
-            for s, r in zip(samples, self._lines(path), strict=False)
-            if r.get("digest") == s.digest
-        }
+        results = {s.digest: r for s, r in zip(samples, self._lines(path), strict=False) if r.get("digest") == s.digest}
         if path.exists():  # a kill can leave half a line at the end
             _write_whole(path, _to_lines([results[s.digest] for s in samples if s.digest in results]))
         with path.open("ab") as file:

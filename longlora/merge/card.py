@@ -37,7 +37,7 @@ def model_card(facts: dict[str, Any], lineage: dict[str, Any]) -> str:
         f"on {', '.join(sorted(adapter.get('target_modules') or [])) or 'none'} |",
         f"| trained in full | {trained} |",
         f"| logits against base + adapter | largest difference {checks['exact']['max_absolute']:.1e} "
-        f"(float32, {checks['probe_tokens']} tokens) |",
+        f"({checks['precision']}, {checks['probe_tokens']} tokens) |",
         f"| rounding to {facts['dtype']} | mean KL {checks['rounding']['mean_kl_nats']:.1e} nats; training: "
         f"{checks['training']['mean_kl_nats']:.1e} |",
         "",

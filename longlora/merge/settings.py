@@ -31,5 +31,6 @@ class MergeSettings(BaseModel):
     tolerance: float = Field(
         default=1e-4,
         gt=0,
-        description="Largest logit difference (float32, before rounding) that counts as equal.",
+        description="Largest logit difference that counts as equal, before rounding. Absolute, in float64; above a "
+        "billion parameters in float32 and relative to the largest logit.",
     )

@@ -35,16 +35,14 @@ def identity(settings: MergeSettings) -> dict[str, Any]:
     return {}
 
 
-def run(
-    settings: MergeSettings, inputs: dict[str, Path], work: Path, report: Callable[..., None]
-) -> dict[str, Any]:
+def run(settings: MergeSettings, inputs: dict[str, Path], work: Path, report: Callable[..., None]) -> dict[str, Any]:
     """Merge ``inputs["train"]/adapter`` into ``inputs["model"]``; result in ``work/output``.
 
     Output: ``model/`` (safetensors, config with RoPE and context length, tokenizer, generation config,
     README) and ``verification.json``. Equal inputs give equal bytes.
 
     Returns:
-        ``logits_max_difference`` (float32, before rounding), ``context_length`` (tokens), ``parameters``,
+        ``logits_max_difference`` (before rounding), ``context_length`` (tokens), ``parameters``,
         ``bytes`` and ``rounding_kl_nats``.
 
     Raises:
@@ -126,9 +124,7 @@ def _config(base: Path, adapter: Path) -> dict[str, Any]:
     for key in (*WRITTEN_BY, "quantization_config"):
         config.pop(key, None)
     if not isinstance(config.get("max_position_embeddings"), int):
-        raise UserError(
-            f"{source / 'config.json'} has no max_position_embeddings", "add the context length there"
-        )
+        raise UserError(f"{source / 'config.json'} has no max_position_embeddings", "add the context length there")
     return config
 
 
@@ -185,9 +181,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text()))
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read: {error}", "copy the file again, or run the stage again"
-        ) from error
+        raise UserError(f"{path} cannot be read: {error}", "copy the file again, or run the stage again") from error
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

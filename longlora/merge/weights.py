@@ -165,21 +165,15 @@ class Merge:
         targets = {f"{m}.weight" for m in self.adapter.pairs} | set(self.adapter.trained)
         if unknown := sorted(targets - names):
             raise UserError(
-                f"the adapter changes {unknown[0]} (and {len(unknown) - 1} more) that {self.base.folder} "
-                "does not have",
+                f"the adapter changes {unknown[0]} (and {len(unknown) - 1} more) that {self.base.folder} does not have",
                 "merge with the base model that the adapter was trained on",
             )
         self.names = sorted(names)
 
     def _fold_alias(self, alias: str, source: str) -> None:
         trained = self.adapter.trained
-        if (
-            alias.removesuffix(".weight") in self.adapter.pairs
-            or source.removesuffix(".weight") in self.adapter.pairs
-        ):
-            raise UserError(
-                f"LoRA on {alias} or {source}, which the model ties", "train embed in full instead"
-            )
+        if alias.removesuffix(".weight") in self.adapter.pairs or source.removesuffix(".weight") in self.adapter.pairs:
+            raise UserError(f"LoRA on {alias} or {source}, which the model ties", "train embed in full instead")
         key = trained.pop(alias, None)
         if key is None:
             return

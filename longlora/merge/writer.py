@@ -116,7 +116,5 @@ def write_model(
             "metadata": {"total_size": sum(s.bytes for s in specs)},
             "weight_map": {s.name: name for name, group in zip(names, groups, strict=True) for s in group},
         }
-        (folder / "model.safetensors.index.json").write_text(
-            json.dumps(index, indent=2, sort_keys=True) + "\n"
-        )
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
     return sum((folder / name).stat().st_size for name in names)

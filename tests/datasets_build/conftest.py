@@ -13,9 +13,7 @@ TOPICS = ("bookbinding", "joinery", "basketry", "glazing", "thatching")
 class Built:
     """Metrics, events and output folder of one run of the stage."""
 
-    def __init__(
-        self, metrics: dict[str, Any], events: list[tuple[str, dict[str, Any]]], output: Path
-    ) -> None:
+    def __init__(self, metrics: dict[str, Any], events: list[tuple[str, dict[str, Any]]], output: Path) -> None:
         self.metrics, self.events, self.output = metrics, events, output
 
     def rows(self, split: str | None = None) -> list[dict[str, Any]]:

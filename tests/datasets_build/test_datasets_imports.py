@@ -56,9 +56,7 @@ def test_rows_in_the_dataset(build, tmp_path: Path) -> None:
     assert {r["license"] for r in imported} == {"cc0-1.0"}
     assert {r["answer_source"] for r in imported} == {"import"}
     reasons = {r["reason"]: r["detail"] for r in built.rejects() if r["task"] == "import"}
-    assert (
-        reasons["too-long"].startswith("row 4: ") and reasons["empty"] == "row 5" and "duplicate" in reasons
-    )
+    assert reasons["too-long"].startswith("row 4: ") and reasons["empty"] == "row 5" and "duplicate" in reasons
     assert "cc0-1.0" in (built.output / "README.md").read_text()
 
 

@@ -110,9 +110,7 @@ def test_ambiguous_matters_are_skipped() -> None:
 
 
 def test_title_broken_over_two_blocks_is_not_cut() -> None:
-    document = make_document(
-        [("title", "A Title That Goes on"), ("heading", "in the Next Line"), ("text", "x")]
-    )
+    document = make_document([("title", "A Title That Goes on"), ("heading", "in the Next Line"), ("text", "x")])
     blocks = [document.blocks[0], document.blocks[1], document.blocks[2]]
     object.__setattr__(blocks[0], "box", (72.0, 100.0, 500.0, 124.0))
     object.__setattr__(blocks[1], "box", (72.0, 122.0, 300.0, 146.0))

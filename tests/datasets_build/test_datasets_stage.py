@@ -100,9 +100,7 @@ def test_a_kill_in_the_middle_changes_nothing(build, monkeypatch) -> None:
     resumed = build(work="b")
     assert resumed.metrics["row_digest"] == undisturbed.metrics["row_digest"]
     assert not (resumed.output.parent / "assembling").exists()
-    assert (
-        build(work="b").metrics["row_digest"] == undisturbed.metrics["row_digest"]
-    )  # run again after the end
+    assert build(work="b").metrics["row_digest"] == undisturbed.metrics["row_digest"]  # run again after the end
 
 
 def test_workers_give_the_same_rows(build) -> None:

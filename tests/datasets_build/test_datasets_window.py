@@ -70,9 +70,7 @@ def _long_reading(boxes: bool) -> Reading:
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    max_tokens=st.integers(100, 900), fill=st.floats(0.1, 1), seed=st.integers(0, 999), boxes=st.booleans()
-)
+@given(max_tokens=st.integers(100, 900), fill=st.floats(0.1, 1), seed=st.integers(0, 999), boxes=st.booleans())
 def test_rows_of_any_window(measure: Measure, max_tokens: int, fill: float, seed: int, boxes: bool) -> None:
     reading = _long_reading(boxes)
     chosen = DatasetSettings(max_tokens=max_tokens, fill=fill, seed=seed)

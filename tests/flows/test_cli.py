@@ -38,9 +38,7 @@ def longfolio(*args: str | Path, cwd: Path | None = None) -> subprocess.Complete
         (["pdf2txt", "no-such-folder", "--out", "out"], "no-such-folder"),
     ],
 )
-def test_mistake_is_one_message_with_a_remedy_and_exit_code_2(
-    tmp_path: Path, args: list[str], message: str
-) -> None:
+def test_mistake_is_one_message_with_a_remedy_and_exit_code_2(tmp_path: Path, args: list[str], message: str) -> None:
     done = longfolio(*args, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr and "do:" in done.stderr
@@ -67,22 +65,16 @@ def test_unreadable_model_is_found_before_the_first_stage(
     assert not list((tmp_path / "store" / "stages").glob("*/*"))
 
 
-def test_help_answers_quickly() -> None:
-    times = []
-    for _ in range(3):
-        started = time.monotonic()
-        assert longfolio("--help").returncode == 0
-        times.append(time.monotonic() - started)
+def test_help_loads_nothing_heavy() -> None:
+    assert longfolio("--help").returncode == 0
+    heavy = "[m for m in ('torch', 'pydantic', 'pyarrow') if m in sys.modules]"
     loaded = subprocess.run(
-        [sys.executable, "-c", "import sys, flows.cli; print([m for m in ('torch', 'pydantic', 'pyarrow') if m in sys.modules])"],
-        capture_output=True, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", f"import sys, flows.cli; print({heavy})"], capture_output=True, text=True
+    )
     assert loaded.stdout.strip() == "[]"
 
 
-def test_json_is_one_object_with_five_stages_and_absolute_paths(
-    small_run: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_json_is_one_object_with_five_stages_and_absolute_paths(small_run: Callable[..., Path], tmp_path: Path) -> None:
     path = small_run()
     planned = longfolio("plan", path, "--until", "pdf2txt", "--json", cwd=tmp_path)
     assert json.loads(planned.stdout)["run_id"] is None

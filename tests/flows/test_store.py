@@ -141,13 +141,11 @@ def test_digest_ignores_key_order_and_sees_every_change(tree: dict) -> None:
 
 
 @given(st.dictionaries(st.from_regex(r"[0-9a-f]{8}", fullmatch=True), st.binary(max_size=50), max_size=8))
-def test_units_return_what_was_put(
-    tmp_path_factory: pytest.TempPathFactory, content: dict[str, bytes]
-) -> None:
+def test_units_return_what_was_put(tmp_path_factory: pytest.TempPathFactory, content: dict[str, bytes]) -> None:
     units = Units(tmp_path_factory.mktemp("units"), "document")
     for key, data in content.items():
         assert units.get(key) is None
         units.put(key, data)
     assert {key: units.get(key) for key in content} == content
-    leftovers = [p for p in units.folder.glob(".*")] if units.folder.exists() else []
+    leftovers = list(units.folder.glob(".*")) if units.folder.exists() else []
     assert not leftovers

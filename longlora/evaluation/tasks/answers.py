@@ -36,9 +36,7 @@ class Answers:
         limits = context.settings.answers
         rows = validation_rows(context.sources.dataset)
         if not rows:
-            raise Skipped(
-                "the dataset has no validation rows: raise dataset.validation_share, or add documents"
-            )
+            raise Skipped("the dataset has no validation rows: raise dataset.validation_share, or add documents")
         random.Random(f"answers:{context.settings.seed}").shuffle(rows)
         samples: list[Sample] = []
         for row in rows:
@@ -50,9 +48,7 @@ class Answers:
                 about = {"task_of_row": row["task"], "tokens": length}
                 samples.append(Sample(str(row["id"]), rendered.input_ids, rendered.answer_start, about=about))
         if not samples:
-            raise Skipped(
-                f"all {len(rows)} validation rows are longer than answers.max_tokens = {limits.max_tokens}"
-            )
+            raise Skipped(f"all {len(rows)} validation rows are longer than answers.max_tokens = {limits.max_tokens}")
         return sorted(samples, key=lambda s: s.id)
 
     def measure(self, model: LanguageModel, sample: Sample, settings: EvaluateSettings) -> dict[str, Any]:
@@ -60,9 +56,7 @@ class Answers:
         loss = model.loss(sample.input_ids, sample.start)
         return {"loss": loss / tokens, "loss_sum": loss, "answer_tokens": tokens, "verdict": "scored"}
 
-    def compare(
-        self, base: list[dict[str, Any]], merged: list[dict[str, Any]] | None, by: Bootstrap
-    ) -> Comparison:
+    def compare(self, base: list[dict[str, Any]], merged: list[dict[str, Any]] | None, by: Bootstrap) -> Comparison:
         a = [r["loss"] for r in base]
         if merged is None:
             return Comparison(by.mean(a))

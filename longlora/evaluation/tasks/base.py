@@ -92,7 +92,5 @@ class Task(Protocol):
     def measure(self, model: LanguageModel, sample: Sample, settings: EvaluateSettings) -> dict[str, Any]:
         """JSON result of one sample; has ``verdict``."""
 
-    def compare(
-        self, base: list[dict[str, Any]], merged: list[dict[str, Any]] | None, by: Bootstrap
-    ) -> Comparison:
+    def compare(self, base: list[dict[str, Any]], merged: list[dict[str, Any]] | None, by: Bootstrap) -> Comparison:
         """Results of the same samples in the same order, to numbers."""

@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 
     from longlora.evaluation.model import LanguageModel
 
-OPENING = (
-    "Somewhere in these notes stands a pass key, a number. Find it and keep it in mind: you will be asked."
-)
+OPENING = "Somewhere in these notes stands a pass key, a number. Find it and keep it in mind: you will be asked."
 NEEDLE = "The pass key is {key}. Keep it in mind. {key} is the pass key."
 QUESTION = "What is the pass key? Answer with the number."
 FILLER = (
@@ -74,17 +72,13 @@ class Passkey:
         output = model.greedy(sample.input_ids, settings.passkey.max_new_tokens)
         return {"output": output, "expected": sample.expected, "verdict": judge(output, sample.expected)}
 
-    def compare(
-        self, base: list[dict[str, Any]], merged: list[dict[str, Any]] | None, by: Bootstrap
-    ) -> Comparison:
+    def compare(self, base: list[dict[str, Any]], merged: list[dict[str, Any]] | None, by: Bootstrap) -> Comparison:
         a = [r["verdict"] == "correct" for r in base]
         first = wilson(sum(a), len(a), by.confidence)
         if merged is None:
             return Comparison(first)
         b = [r["verdict"] == "correct" for r in merged]
-        return Comparison(
-            first, wilson(sum(b), len(b), by.confidence), paired_proportions(a, b, by.confidence)
-        )
+        return Comparison(first, wilson(sum(b), len(b), by.confidence), paired_proportions(a, b, by.confidence))
 
 
 def prompt(
@@ -128,9 +122,7 @@ def prompt(
             return ids
         padding = max(padding + length - len(ids), 0)
         ids = encode(sentences, padding)
-    raise UserError(
-        f"evaluate.passkey.lengths: no prompt of {length} tokens can be made", "use another length"
-    )
+    raise UserError(f"evaluate.passkey.lengths: no prompt of {length} tokens can be made", "use another length")
 
 
 def judge(output: str, key: str) -> str:

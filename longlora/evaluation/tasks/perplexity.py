@@ -91,9 +91,7 @@ class Perplexity:
         loss = model.loss(sample.input_ids, sample.start)
         return {"loss": loss / tokens, "loss_sum": loss, "tokens": tokens, "verdict": "scored"}
 
-    def compare(
-        self, base: list[dict[str, Any]], merged: list[dict[str, Any]] | None, by: Bootstrap
-    ) -> Comparison:
+    def compare(self, base: list[dict[str, Any]], merged: list[dict[str, Any]] | None, by: Bootstrap) -> Comparison:
         a, tokens = [r["loss_sum"] for r in base], [r["tokens"] for r in base]
         if merged is None:
             return Comparison(by.perplexity(a, tokens))

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from pdf2txt import stage
-from pdf2txt.cli import convert_folder, exit_code
+from pdf2txt.cli import convert_folder, document_text, exit_code
 from pdf2txt.errors import UserError
 from pdf2txt.schema import read_documents
 from pdf2txt.settings import Pdf2txtSettings
@@ -101,15 +101,11 @@ def test_second_run_reuses_units_and_one_new_file_is_converted(folder: Path, tmp
 
 def test_workers_do_not_change_the_result(folder: Path, tmp_path: Path):
     one, two = (
-        run(folder, tmp_path / f"w{n}", GEOMETRY.model_copy(update={"workers": n}), units=tmp_path / f"u{n}")[
-            1
-        ]
+        run(folder, tmp_path / f"w{n}", GEOMETRY.model_copy(update={"workers": n}), units=tmp_path / f"u{n}")[1]
         for n in (1, 2)
     )
     assert one == two
-    assert stage.digested(GEOMETRY) == stage.digested(
-        GEOMETRY.model_copy(update={"workers": 9, "page_seconds": 5})
-    )
+    assert stage.digested(GEOMETRY) == stage.digested(GEOMETRY.model_copy(update={"workers": 9, "page_seconds": 5}))
 
 
 def test_a_killed_worker_costs_its_document_a_retry_and_finished_pages_are_kept(scan: Path, tmp_path: Path):
@@ -165,9 +161,7 @@ def test_files_are_written_with_page_breaks(folder: Path, tmp_path: Path):
     assert by_source["broken.pdf"]["status"] == "corrupt" and by_source["broken.pdf"]["text"] is None
     d1, other = by_source["d1.pdf"], by_source["sub/d1.pdf"]
     assert Path(d1["text"]).name == f"d1-{d1['sha256'][:8]}.txt" and d1["text"] != other["text"]
-    assert (
-        Path(by_source["d0.pdf"]["text"]).read_text() == "Document number 0 speaks of ships.\fAnd of cargo.\n"
-    )
+    assert Path(by_source["d0.pdf"]["text"]).read_text() == "Document number 0 speaks of ships.\fAnd of cargo.\n"
     whole = json.loads((tmp_path / "out" / "d0.json").read_text())
     assert whole["status"] == "ok" and len(whole["pages"]) == 2
 
@@ -175,6 +169,9 @@ def test_files_are_written_with_page_breaks(folder: Path, tmp_path: Path):
 def test_nothing_converted_is_a_failure(folder: Path, tmp_path: Path):
     result = convert_folder([folder / "broken.pdf"], tmp_path / "out", settings=GEOMETRY)
     assert exit_code(result) == 1
+    assert document_text(folder / "d0.pdf").startswith("Document number 0")
+    with pytest.raises(UserError, match="corrupt"):
+        document_text(folder / "broken.pdf")
 
 
 @pytest.mark.parametrize("path", ["missing", "nothing-inside"])
@@ -188,7 +185,7 @@ def test_missing_and_empty_folders_are_the_users_to_mend(tmp_path: Path, path: s
 def test_identity_is_quick_and_imports_nothing_heavy():
     code = (
         "import time, sys; t = time.perf_counter(); import pdf2txt, pdf2txt.stage as s; "
-        "from pdf2txt.settings import Pdf2txtSettings as P; i = s.identity(P()); assert i['versions']['pypdfium2']; "
+        "from pdf2txt.settings import Pdf2txtSettings as P; assert s.identity(P())['versions']['pypdfium2']; "
         "heavy = {'torch', 'onnxruntime', 'openvino', 'cv2', 'numpy', 'pyarrow'} & set(sys.modules); "
         "assert not heavy, heavy; assert time.perf_counter() - t < 3"
     )
