@@ -121,7 +121,8 @@ class _Writer:
     def paragraph(self, blocks: list[RawBlock]) -> None:
         lines: list[tuple[int, str]] = []
         for k, block in enumerate(blocks):
-            lines += [(k, line.text.strip()) for line in block.lines if line.text.strip()]
+            cleaned = (line.text.strip().lstrip("\x02\u00ad \t") for line in block.lines)
+            lines += [(k, text) for text in cleaned if text]
         if not lines:
             return
         if self.length:

@@ -11,8 +11,8 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from pdf2txt.order import rows
-from pdf2txt.spans import Line
+from pdf2txt.order import row_groups
+from pdf2txt.spans import Line, join_row
 
 _ROWS = 5  # so many rows at each end of a page are looked at
 _ZONE = 0.17  # and only within this share of the page height from its edge,
@@ -81,12 +81,11 @@ def _candidates(number: int, page: PageLines) -> list[_Candidate]:
     out = []
     for top in (True, False):
         near = [a for a in flat if (a.y1 < zone if top else a.y0 > page.height - zone)]
-        ordered = rows(near)
+        ordered = row_groups(near)
         if not top:
             ordered.reverse()
-        for rank, row in enumerate(ordered[:_ROWS]):
-            parts = [a for a in near if a.y0 >= row.y0 - 0.1 and a.y1 <= row.y1 + 0.1]
-            parts = [a for a in parts if a.x0 >= row.x0 - 0.1 and a.x1 <= row.x1 + 0.1]
+        for rank, parts in enumerate(ordered[:_ROWS]):
+            row = join_row(parts)
             if top:
                 gap = min((a.y0 for a in flat if a.cy > row.y1), default=page.height) - row.y1
             else:
@@ -184,6 +183,8 @@ def _take(pages: list[PageLines], found: list[tuple[str, _Candidate]]) -> None:
     for kind, c in found:
         page = pages[c.page]
         gone = {id(a) for a in c.parts}
+        if not gone <= {id(a) for a in page.lines}:
+            continue  # taken already: on a very low page a row may be near both edges
         page.lines = [a for a in page.lines if id(a) not in gone]
         page.furniture.append((kind, c.row))
     for page in pages:

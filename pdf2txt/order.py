@@ -41,6 +41,11 @@ def read_order(lines: list[Line]) -> Reading:
 
 def rows(lines: list[Line]) -> list[Line]:
     """Lines of one column top to bottom, those on one baseline joined left to right."""
+    return [join_row(parts) for parts in row_groups(lines)]
+
+
+def row_groups(lines: list[Line]) -> list[list[Line]]:
+    """The same, not yet joined."""
     out: list[list[Line]] = []
     for line in sorted(lines, key=lambda a: (a.cy, a.x0)):
         for row in out[-3:]:
@@ -49,8 +54,7 @@ def rows(lines: list[Line]) -> list[Line]:
                 break
         else:
             out.append([line])
-    joined = [join_row(row) for row in out]
-    return sorted(joined, key=lambda a: a.cy)
+    return sorted(out, key=lambda row: min(a.y0 for a in row) + max(a.y1 for a in row))
 
 
 def _covers(a: Line, b: Line) -> bool:

@@ -10,10 +10,11 @@ def model_card(facts: dict[str, Any], lineage: dict[str, Any]) -> str:
     """Markdown with the hub's YAML head.
 
     ``facts``: base, parameters, context_length, base_context_length, rope, dtype, adapter (settings), checks.
-    ``lineage``: the adapter's ``longfolio.json``, shown whole.
+    ``lineage``: the adapter's ``longfolio.json``.
     """
     adapter = facts["adapter"]
     checks = facts["checks"]
+    shown = {k: v for k, v in lineage.items() if k != "trained"}  # in the table, layer numbers left out
     trained = ", ".join(facts["trained"]) or "none"
     lines = [
         "---",
@@ -44,7 +45,7 @@ def model_card(facts: dict[str, Any], lineage: dict[str, Any]) -> str:
         "## Lineage",
         "",
         "```json",
-        json.dumps(lineage, indent=2, sort_keys=True, ensure_ascii=False),
+        json.dumps(shown, indent=2, sort_keys=True, ensure_ascii=False),
         "```",
         "",
         "The base model's licence applies to these weights.",

@@ -89,14 +89,16 @@ def run(settings: MergeSettings, inputs: dict[str, Path], work: Path, report: Ca
     if not checks["passed"]:
         _write_json(work / "verification.json", {**checks, "metrics": metrics})
         shutil.rmtree(model_dir)  # the next attempt writes it anew
+        wrong = checks["stored"]["not_identical"]
         raise VerificationError(
-            f"merged logits differ from base + adapter by {checks['exact']['max_absolute']:.2e} before and "
-            f"{checks['stored']['max_absolute']:.2e} after storing (allowed: {settings.tolerance:.0e}"
-            f"{'' if checks['finite'] else '; some are not finite'}); see {work / 'verification.json'}"
+            f"merged logits differ from base + adapter by {checks['exact']['max_absolute']:.2e} "
+            f"(allowed: {settings.tolerance:.0e}{'' if checks['finite'] else '; some are not finite'})"
+            + (f", and {wrong[0]} was stored wrong" if wrong else "")
+            + f"; see {work / 'verification.json'}"
         )
     facts = {
         **metrics,
-        "base": _lineage(adapter_dir).get("base_model") or base.name,
+        "base": _base_name(_lineage(adapter_dir), base),
         "base_context_length": _read_json(base / "config.json").get("max_position_embeddings", 0),
         "rope": config.get("rope_parameters") or {},
         "dtype": config["dtype"],
@@ -175,6 +177,11 @@ def _roles(adapter: Adapter) -> list[str]:
 def _lineage(adapter: Path) -> dict[str, Any]:
     path = adapter / "longfolio.json"
     return _read_json(path) if path.is_file() else {}
+
+
+def _base_name(lineage: dict[str, Any], base: Path) -> str:
+    named = lineage.get("base_model") or base.name
+    return str(named.get("name", base.name) if isinstance(named, dict) else named)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

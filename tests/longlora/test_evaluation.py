@@ -68,9 +68,7 @@ def data(tmp_path_factory) -> dict[str, Path]:
     ]
     pq.write_table(pa.Table.from_pylist(rows), dataset / "data/validation-00000-of-00001.parquet")
     (dataset / "splits.json").write_text(json.dumps({"train": ["d9"], "validation": ["d0", "d1", "d2"]}))
-    documents = [
-        {"doc_id": d, "text": words(n, n)} for d, n in (("d0", 300), ("d1", 100), ("d2", 10), ("d9", 400))
-    ]
+    documents = [{"doc_id": d, "text": words(n, n)} for d, n in (("d0", 300), ("d1", 100), ("d2", 10), ("d9", 400))]
     pq.write_table(pa.Table.from_pylist(documents), pdf2txt / "documents.parquet")
     return {"datasets_build": dataset, "pdf2txt": pdf2txt}
 
@@ -154,12 +152,8 @@ def test_output_files(inputs, tmp_path) -> None:
     assert [i["task"] for i in items] == ["answers", "perplexity", "passkey"] == list(metrics)
     for item in items:
         assert set(item["base"]) == set(item["merged"]) == {"value", "low", "high", "n"}
-        assert (
-            item["difference"]["paired"] is True and len(item["data_digest"]) == 64 and item["version"] >= 1
-        )
-    assert items[1]["ratio"]["value"] == pytest.approx(
-        items[1]["merged"]["value"] / items[1]["base"]["value"]
-    )
+        assert item["difference"]["paired"] is True and len(item["data_digest"]) == 64 and item["version"] >= 1
+    assert items[1]["ratio"]["value"] == pytest.approx(items[1]["merged"]["value"] / items[1]["base"]["value"])
     lines = [json.loads(x) for x in (output / "samples.jsonl").read_text().splitlines()]
     assert len(lines) == 2 * (6 + 4 + 2)
     assert all({"task", "model", "id", "prompt_digest", "verdict"} <= set(x) for x in lines)
@@ -222,9 +216,7 @@ def test_resumes_after_a_kill_with_the_same_result(inputs, tmp_path, monkeypatch
     assert run(settings, inputs, tmp_path / "work", silent) == expected
     assert len(measured) == 24  # nothing measured twice
     for name in ("metrics.json", "samples.jsonl", "table.md"):
-        assert (tmp_path / "work/output" / name).read_bytes() == (
-            tmp_path / "whole/output" / name
-        ).read_bytes()
+        assert (tmp_path / "work/output" / name).read_bytes() == (tmp_path / "whole/output" / name).read_bytes()
 
 
 @pytest.mark.parametrize("template", ["chat", "inst", "plain"])
@@ -273,9 +265,7 @@ def test_texts_longer_than_the_models_window(inputs, tiny_model_dir, plain, toke
     settings = EvaluateSettings(**{**SMALL, "tasks": ["text_perplexity"], "texts": ["/not/here"]},
                                 ).model_copy(update={"perplexity": EvaluateSettings(
                                     perplexity={"window": 700, "max_windows": 2}).perplexity})  # fmt: skip
-    metrics = run(settings, {"model": tiny_model_dir, "text-0": folder}, tmp_path / "w", silent)[
-        "text_perplexity"
-    ]
+    metrics = run(settings, {"model": tiny_model_dir, "text-0": folder}, tmp_path / "w", silent)["text_perplexity"]
     ids = tokenizer(words(1600))["input_ids"]
     expected = sum(float(plain_losses(plain, ids[i : i + 700]).sum()) for i in (0, 700)) / (2 * 699)
     assert metrics["base"] == pytest.approx(math.exp(expected), rel=1e-6)

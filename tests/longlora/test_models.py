@@ -63,14 +63,10 @@ def test_embedded_model_answers(smollm2_dir) -> None:
 
 def test_answer_streams_what_it_returns(tiny_model_dir) -> None:
     pieces: list[str] = []
-    text = answer(
-        tiny_model_dir, "Hello", max_new_tokens=12, dtype="float32", device="cpu", stream=pieces.append
-    )
+    text = answer(tiny_model_dir, "Hello", max_new_tokens=12, dtype="float32", device="cpu", stream=pieces.append)
     assert "".join(pieces) == text
     sampled = [
-        answer(
-            tiny_model_dir, "Hello", max_new_tokens=8, temperature=1.0, seed=s, dtype="float32", device="cpu"
-        )
+        answer(tiny_model_dir, "Hello", max_new_tokens=8, temperature=1.0, seed=s, dtype="float32", device="cpu")
         for s in (1, 1, 2)
     ]
     assert sampled[0] == sampled[1] != sampled[2]

@@ -31,7 +31,7 @@ raw_blocks = st.lists(st.tuples(st.integers(1, 4), kinds, st.lists(lines, min_si
 
 @given(raw_blocks)
 @settings(max_examples=200, deadline=None)
-def test_spans_are_exact_for_any_blocks(checked, tmp_path_factory, raw):
+def test_spans_are_exact_for_any_blocks(checked, raw):
     blocks = [
         RawBlock(page, members, kind, n) for n, (page, kind, members) in enumerate(sorted(raw, key=lambda r: r[0]))
     ]
