@@ -65,13 +65,9 @@ class LoraSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    r: int = Field(
-        8, ge=1, description="Rank. More learns more and costs memory; LongLoRA uses 8, LongQLoRA 64."
-    )
+    r: int = Field(8, ge=1, description="Rank. More learns more and costs memory; LongLoRA uses 8, LongQLoRA 64.")
     alpha: float = Field(16, gt=0, description="The update is scaled by alpha / r.")
-    dropout: float = Field(
-        0.0, ge=0, lt=1, description="On the input of A; above 0 it slows training a little."
-    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="On the input of A; above 0 it slows training a little.")
     targets: tuple[str, ...] | None = Field(
         None,
         description="Names of linear layers, e.g. [q_proj, v_proj]; null: those of attention (q, k, v, o). "
@@ -168,9 +164,7 @@ def _check_targets(model: PreTrainedModel, targets: tuple[str, ...]) -> None:
     from torch import nn
 
     head = model.get_output_embeddings()
-    linear = {
-        n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head
-    }
+    linear = {n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head}
     unknown = [t for t in targets if t not in linear]
     if unknown:
         raise UserError(
@@ -251,9 +245,7 @@ def load_trained_state(model: PeftModel, state: dict[str, Tensor]) -> None:
             parameters[name].copy_(tensor)
 
 
-def save_adapter(
-    model: PeftModel, folder: Path, *, base_name: str = "", info: dict[str, Any] | None = None
-) -> None:
+def save_adapter(model: PeftModel, folder: Path, *, base_name: str = "", info: dict[str, Any] | None = None) -> None:
     """Write the adapter folder (see the head of this module).
 
     Args:
@@ -270,13 +262,9 @@ def save_adapter(
     trained = [name for name in state if ".lora_" not in name]
     tied = is_tied(base) and base.get_input_embeddings().weight.requires_grad
     if tied:  # PEFT insists on a copy under the head's name
-        (embed,), (head,) = (
-            _paths(base, m) for m in (base.get_input_embeddings(), base.get_output_embeddings())
-        )
+        (embed,), (head,) = (_paths(base, m) for m in (base.get_input_embeddings(), base.get_output_embeddings()))
         state[f"{PREFIX}{head}.weight"] = state[f"{PREFIX}{embed}.weight"].clone()
-    config = {
-        k: sorted(v) if isinstance(v, set) else v for k, v in model.peft_config["default"].to_dict().items()
-    }
+    config = {k: sorted(v) if isinstance(v, set) else v for k, v in model.peft_config["default"].to_dict().items()}
     config |= {
         "base_model_name_or_path": base_name or Path(base.config._name_or_path).name,
         "inference_mode": True,
@@ -314,9 +302,7 @@ def load_adapter(base_model: PreTrainedModel, folder: Path) -> PeftModel:
     from safetensors.torch import load_file
 
     if not (folder / "adapter_model.safetensors").is_file():
-        raise UserError(
-            f"{folder} holds no adapter_model.safetensors", "give the adapter/ folder of a training output"
-        )
+        raise UserError(f"{folder} holds no adapter_model.safetensors", "give the adapter/ folder of a training output")
     settings = json.loads((folder / "adapter_config.json").read_text())
     extended = json.loads((folder / "config.json").read_text())
     for key in ("rope_parameters", "max_position_embeddings"):

@@ -73,9 +73,7 @@ class Plan:
     rows: tuple[tuple[tuple[int, ...], tuple[_Run, ...], tuple[_Run, ...]], ...]
 
 
-def document_lengths(
-    batch: int, length: int, mask: Tensor | None, position_ids: Tensor | None
-) -> list[list[int]]:
+def document_lengths(batch: int, length: int, mask: Tensor | None, position_ids: Tensor | None) -> list[list[int]]:
     """Lengths of the documents of each row, in order; they sum to ``length``.
 
     Args:
@@ -100,9 +98,7 @@ def document_lengths(
         edges = real[:, 1:] != real[:, :-1]
         starts = (real[:, 1:] & ~real[:, :-1]).sum(1) + real[:, 0]
         if bool((starts > 1).any()):
-            raise ValueError(
-                f"{NAME}: the attention mask has holes; pad on one side, and pack with position_ids"
-            )
+            raise ValueError(f"{NAME}: the attention mask has holes; pad on one side, and pack with position_ids")
         cuts[:, 1:] |= edges
     result = []
     for row in cuts:
@@ -119,8 +115,7 @@ def make_plan(documents: list[list[int]], group: int | None) -> Plan:
     shift = 0 if group is None else group // 2
     return Plan(
         tuple(
-            (tuple(rows), _runs(lengths, group, 0), _runs(lengths, group, shift))
-            for lengths, rows in layouts.items()
+            (tuple(rows), _runs(lengths, group, 0), _runs(lengths, group, shift)) for lengths, rows in layouts.items()
         )
     )
 
@@ -185,9 +180,7 @@ def _repeat_heads(x: Tensor, repeat: int) -> Tensor:
     return x.unsqueeze(2).expand(-1, -1, repeat, -1, -1).flatten(1, 2)
 
 
-def _attend(
-    q: Tensor, k: Tensor, v: Tensor, runs: tuple[_Run, ...], scaling: float | None, dropout: float
-) -> Tensor:
+def _attend(q: Tensor, k: Tensor, v: Tensor, runs: tuple[_Run, ...], scaling: float | None, dropout: float) -> Tensor:
     """Causal attention inside each segment. (B, h, L, D) three times -> (B, L, h, D)."""
     import torch
     from torch.nn.functional import scaled_dot_product_attention
@@ -199,9 +192,7 @@ def _attend(
     for run, *qkv in zip(runs, q.split(sizes, 2), k.split(sizes, 2), v.split(sizes, 2), strict=True):
         # (B, h, n*s, D) -> (B*n, h, s, D): the segments of a run are one batch. A view where B is 1.
         qh, kh, vh = [x.unflatten(2, (run.count, run.size)).transpose(1, 2).flatten(0, 1) for x in qkv]
-        out = scaled_dot_product_attention(
-            qh, kh, vh, is_causal=run.size > 1, dropout_p=dropout, scale=scaling
-        )
+        out = scaled_dot_product_attention(qh, kh, vh, is_causal=run.size > 1, dropout_p=dropout, scale=scaling)
         outputs.append(out.transpose(1, 2).reshape(batch, run.count * run.size, out.shape[1], -1))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
 
@@ -214,9 +205,7 @@ class _PlanCache:
     tensors: tuple[Any, ...] = ()
     plan: Plan | None = field(default=None)
 
-    def get(
-        self, shape: tuple[int, int], group: int | None, mask: Tensor | None, positions: Tensor | None
-    ) -> Plan:
+    def get(self, shape: tuple[int, int], group: int | None, mask: Tensor | None, positions: Tensor | None) -> Plan:
         given = (mask, positions)
         versions = tuple(None if t is None else t._version for t in given)
         same = len(self.tensors) == 2 and all(
@@ -260,9 +249,7 @@ def s2_attention_forward(
     """
     for name in ("sliding_window", "softcap", "position_bias"):
         if kwargs.get(name) is not None:
-            raise ValueError(
-                f"{NAME} does not support {name}; train this model with attention: full and sdpa"
-            )
+            raise ValueError(f"{NAME} does not support {name}; train this model with attention: full and sdpa")
     if kwargs.get("is_causal") is False or getattr(module, "is_causal", True) is False:
         raise ValueError(f"{NAME} is causal; this module is not")
     cached = query.shape[2] != key.shape[2] or (attention_mask is not None and attention_mask.ndim != 2)

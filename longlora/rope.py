@@ -64,9 +64,7 @@ def extend(config: PretrainedConfig, context_length: int, method: Method = "line
         raise UserError(
             f"this model's RoPE is already scaled by {have!r} (window {current:,} tokens), "
             f"and {method!r} cannot be put on top",
-            f"set train.rope to {have}"
-            if have in get_args(Method)
-            else "use a base model without RoPE scaling",
+            f"set train.rope to {have}" if have in get_args(Method) else "use a base model without RoPE scaling",
         )
     original = rope.get(ORIGINAL) or getattr(new, ORIGINAL, None) or int(new.max_position_embeddings)
     factor = rope.get("factor", 1.0) * context_length / current

@@ -14,7 +14,7 @@ from pdf2txt.errors import UserError
 
 def _show(event: str, **fields: Any) -> None:
     if event == "progress" and sys.stderr.isatty():
-        line = f"\r{fields['documents']}/{fields['documents_total']} documents, {fields['done']} pages"
+        line = f"\r{fields['done']}/{fields['total']} documents, {fields['pages']} pages"
         print(line, end="", file=sys.stderr)
     elif event in ("warning", "transient"):
         print(fields["message"], file=sys.stderr)

@@ -178,14 +178,7 @@ class _Progress:
         now = time.monotonic()
         if force or now - self.last > 0.2:
             self.last = now
-            self.report(
-                "progress",
-                done=pages,
-                total=None,
-                unit="pages",
-                documents=self.documents,
-                documents_total=self.total,
-            )
+            self.report("progress", done=self.documents, total=self.total, unit="documents", pages=pages)
 
 
 class _Tally:

@@ -23,7 +23,7 @@ class MergeSettings(BaseModel):
         description="Bytes of weights per safetensors file; smaller files copy in parallel.",
     )
     probe_tokens: int = Field(
-        default=256,
+        default=128,
         ge=8,
         le=4096,
         description="Tokens on which merged and base + adapter logits are compared.",

@@ -79,9 +79,7 @@ def _model(name: str, out: Path) -> Path:
 
 def _print_event(event: str, **fields: Any) -> None:
     if event == "progress":
-        numbers = "  ".join(
-            f"{k} {v:.4g}" for k, v in fields.items() if isinstance(v, int | float) and k != "done"
-        )
+        numbers = "  ".join(f"{k} {v:.4g}" for k, v in fields.items() if isinstance(v, int | float) and k != "done")
         print(f"{fields['unit']} {fields['done']}  {numbers}", file=sys.stderr)
     else:
         print(event, *fields.values(), file=sys.stderr)

@@ -72,9 +72,7 @@ def newest(root: Path, fingerprint: str, warn: Callable[[str], None]) -> Checkpo
             warn(f"checkpoint {path.name} is damaged ({damaged[0]}); removed, the one before it is used")
         else:
             warn(f"checkpoint {path.name} belongs to other settings or data; removed")
-        shutil.rmtree(
-            path, ignore_errors=True
-        )  # or it would count among the newest when old ones are deleted
+        shutil.rmtree(path, ignore_errors=True)  # or it would count among the newest when old ones are deleted
     return None
 
 

@@ -44,18 +44,14 @@ class Sample:
 Row = list[Sample]
 
 
-def sft_samples(
-    dataset: Path, tokenizer: PreTrainedTokenizerBase, template: Template, row_tokens: int
-) -> list[Sample]:
+def sft_samples(dataset: Path, tokenizer: PreTrainedTokenizerBase, template: Template, row_tokens: int) -> list[Sample]:
     """The train rows of a dataset directory, loss on the answer and its end-of-turn token.
 
     Raises:
         UserError: no rows, missing columns, or a row longer than ``row_tokens`` (no answer is ever cut).
     """
     samples, too_long = [], []
-    for row in _parquet_rows(
-        sorted((dataset / "data").glob("train-*.parquet")), ["id", "instruction", "output"]
-    ):
+    for row in _parquet_rows(sorted((dataset / "data").glob("train-*.parquet")), ["id", "instruction", "output"]):
         try:
             rendered = render(tokenizer, template, row["instruction"], row["output"])
         except ValueError as error:
@@ -67,9 +63,7 @@ def sft_samples(
         if len(ids) > row_tokens:
             too_long.append(samples[-1])
     if not samples:
-        raise UserError(
-            f"the dataset in {dataset} has no training rows", "build it with more documents or recipes"
-        )
+        raise UserError(f"the dataset in {dataset} has no training rows", "build it with more documents or recipes")
     if too_long:
         longest = max(too_long, key=len)
         raise UserError(
@@ -81,9 +75,7 @@ def sft_samples(
     return samples
 
 
-def text_samples(
-    documents: Path, splits: Path, tokenizer: PreTrainedTokenizerBase, row_tokens: int
-) -> list[Sample]:
+def text_samples(documents: Path, splits: Path, tokenizer: PreTrainedTokenizerBase, row_tokens: int) -> list[Sample]:
     """The train-split documents as pieces of at most ``row_tokens`` tokens, the first token without loss.
 
     Args:
@@ -140,9 +132,7 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Best-fit decreasing bin packing: indices per row, at most ``capacity`` tokens each. Deterministic."""
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     rows: list[list[int]] = []
-    room: list[
-        tuple[int, int]
-    ] = []  # (tokens left, row), sorted: the tightest row that fits is found by bisection
+    room: list[tuple[int, int]] = []  # (tokens left, row), sorted: the tightest row that fits is found by bisection
     for index in order:
         length = lengths[index]
         at = bisect.bisect_left(room, (length, -1))

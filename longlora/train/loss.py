@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 CHUNK = 1024  # positions; 200 MB of fp32 logits at a vocabulary of 49k
 
 
-def supervised_loss(
-    hidden: Tensor, labels: Tensor, head: Callable[[Tensor], Tensor], chunk: int = CHUNK
-) -> Tensor:
+def supervised_loss(hidden: Tensor, labels: Tensor, head: Callable[[Tensor], Tensor], chunk: int = CHUNK) -> Tensor:
     """Sum of the next-token losses at supervised positions.
 
     Args:

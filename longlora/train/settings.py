@@ -42,8 +42,7 @@ class TrainSettings(BaseModel):
     )
     template: Template | None = Field(
         None,
-        description="How an instruction becomes a prompt: chat, inst or plain; null: as the dataset says, "
-        "else chat.",
+        description="How an instruction becomes a prompt: chat, inst or plain; null: as the dataset says, else chat.",
     )
     row_tokens: int | None = Field(
         None,
@@ -63,9 +62,7 @@ class TrainSettings(BaseModel):
         ge=16,
         description="Tokens the model shall handle; above its window, RoPE is scaled. null: as it is.",
     )
-    rope: Method = Field(
-        "linear", description="How RoPE is scaled: linear (LongLoRA), dynamic, yarn or llama3."
-    )
+    rope: Method = Field("linear", description="How RoPE is scaled: linear (LongLoRA), dynamic, yarn or llama3.")
     attention: Literal["s2_attn", "full"] = Field(
         "s2_attn", description="Attention while training: s2_attn costs L·group instead of L²; full is exact."
     )
@@ -87,9 +84,7 @@ class TrainSettings(BaseModel):
     )
 
     # Optimisation
-    learning_rate: float = Field(
-        2e-5, gt=0, description="Peak rate of AdamW. LongLoRA: 2e-5, LongQLoRA: 2e-4."
-    )
+    learning_rate: float = Field(2e-5, gt=0, description="Peak rate of AdamW. LongLoRA: 2e-5, LongQLoRA: 2e-4.")
     learning_rates: GroupRates = Field(
         default_factory=lambda: GroupRates.model_validate({}), description="Rates of single groups."
     )
@@ -117,9 +112,7 @@ class TrainSettings(BaseModel):
         description="Recompute each layer in the backward pass: a third more time, a fraction of the memory.",
         json_schema_extra=SPEED,
     )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="Where to train.", json_schema_extra=SPEED
-    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to train.", json_schema_extra=SPEED)
     threads: int | None = Field(
         None, ge=1, description="CPU threads of torch; null: torch's own choice.", json_schema_extra=SPEED
     )
@@ -141,9 +134,7 @@ class TrainSettings(BaseModel):
                 f"micro_batch_size ({self.micro_batch_size})"
             )
         if self.context_length and self.row_tokens and self.row_tokens > self.context_length:
-            raise ValueError(
-                f"row_tokens ({self.row_tokens}) is above context_length ({self.context_length})"
-            )
+            raise ValueError(f"row_tokens ({self.row_tokens}) is above context_length ({self.context_length})")
         if self.group >= 1 and self.group != int(self.group):
             raise ValueError(f"group ({self.group}) is a share below 1 or a whole number of tokens")
         return self

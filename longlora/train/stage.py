@@ -92,9 +92,7 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
     group = attention.group_tokens(settings.group, row_tokens) if settings.attention == "s2_attn" else None
     setattr(config, attention.GROUP_ATTRIBUTE, group)
     config.use_cache = False
-    base = load_model(
-        inputs["model"], dtype=settings.dtype, config=config, attn_implementation=attention.NAME
-    )
+    base = load_model(inputs["model"], dtype=settings.dtype, config=config, attn_implementation=attention.NAME)
     check_head(base.config)
     model = adapters.add_adapters(base, settings.lora, settings.trainable, seed=settings.seed)
     if settings.gradient_checkpointing:

@@ -185,9 +185,7 @@ class StepCallback(TrainerCallback):
         settings = self.trainer.settings
         minutes = (time.monotonic() - self.trainer.last_save) / 60
         due = bool(settings.save_every_steps) and state.global_step % settings.save_every_steps == 0
-        control.should_save = (
-            due or minutes >= settings.save_every_minutes
-        ) and state.global_step < state.max_steps
+        control.should_save = (due or minutes >= settings.save_every_minutes) and state.global_step < state.max_steps
         return control
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
@@ -214,10 +212,7 @@ class StepCallback(TrainerCallback):
             done=state.global_step,
             total=state.max_steps,
             unit="steps",
-            **{
-                key: line[key]
-                for key in ("loss", "learning_rate", "grad_norm", "tokens_per_second", "memory_bytes")
-            },
+            **{key: line[key] for key in ("loss", "learning_rate", "grad_norm", "tokens_per_second", "memory_bytes")},
         )
 
 
@@ -243,9 +238,7 @@ def device_of(settings: TrainSettings) -> str:
     """
     available = torch.cuda.is_available()
     if settings.device == "cuda" and not available:
-        raise UserError(
-            "train.device is cuda, but torch finds no CUDA device", "set train.device to cpu or auto"
-        )
+        raise UserError("train.device is cuda, but torch finds no CUDA device", "set train.device to cpu or auto")
     return "cuda" if available and settings.device != "cpu" else "cpu"
 
 

@@ -74,9 +74,7 @@ def test_save_and_load_give_the_same_logits(tied, trainable, base_dir, tmp_path)
     with torch.no_grad():
         expected = model.eval()(IDS).logits
 
-        ours = load_adapter(
-            load_base(folder, AutoConfig.from_pretrained(tmp_path / "adapter")), tmp_path / "adapter"
-        )
+        ours = load_adapter(load_base(folder, AutoConfig.from_pretrained(tmp_path / "adapter")), tmp_path / "adapter")
         assert torch.equal(ours(IDS).logits, expected)
         assert is_tied(ours.get_base_model()) == tied
 
@@ -136,9 +134,7 @@ def test_roles_by_architecture(architecture):
     norms = role_modules(model, "norm")
     assert len(norms) == 5 and not any("q_norm" in n or "k_norm" in n for n in norms)
     assert len(role_modules(model, "embed")) == 1 and len(role_modules(model, "head")) == 1
-    groups = {
-        g.name for g in parameter_groups(add_adapters(model, LoraSettings(), ("embed", "norm", "head")))
-    }
+    groups = {g.name for g in parameter_groups(add_adapters(model, LoraSettings(), ("embed", "norm", "head")))}
     assert groups == {"A", "B", "embed", "norm", *(() if config.tie_word_embeddings else ("head",))}
 
 
@@ -161,9 +157,7 @@ def test_folder_layout_and_bytes(base_dir, tmp_path):
     assert torch.equal(head, embedding)  # as PEFT has it
     longfolio = json.loads((tmp_path / "a" / "longfolio.json").read_text())
     assert longfolio["context_length"] == 128 and "base_model.model.model.norm.weight" in longfolio["trained"]
-    assert (
-        json.loads((tmp_path / "a" / "adapter_config.json").read_text())["base_model_name_or_path"] == "tiny"
-    )
+    assert json.loads((tmp_path / "a" / "adapter_config.json").read_text())["base_model_name_or_path"] == "tiny"
     assert "s2_group_size" not in json.loads((tmp_path / "a" / "config.json").read_text())
     assert set(weights) - set(trained_state(model)) == {"base_model.model.lm_head.weight"}
 

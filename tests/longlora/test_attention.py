@@ -78,8 +78,7 @@ def test_equals_dense_oracle_with_gradients(batch):
     results = []
     for form in ("ours", "oracle"):
         leaves = [
-            x.clone().to(torch.float64 if form == "oracle" else torch.float32).requires_grad_()
-            for x in (q, k, v)
+            x.clone().to(torch.float64 if form == "oracle" else torch.float32).requires_grad_() for x in (q, k, v)
         ]
         if form == "ours":
             out = s2_attention(*leaves, make_plan(documents, group))
@@ -179,9 +178,7 @@ def test_padding_and_packing_change_nothing(mode):
             for b, d in enumerate(documents):
                 at = slice(25 - len(d), 25) if side == "left" else slice(0, len(d))
                 ids[b, at], mask[b, at], positions[b, at] = d, 1, torch.arange(len(d))
-            for extra in (
-                ({}, {"position_ids": positions}) if side == "right" else ({"position_ids": positions},)
-            ):
+            for extra in ({}, {"position_ids": positions}) if side == "right" else ({"position_ids": positions},):
                 out = logits(model, ids, attention_mask=mask, **extra)
                 for b, reference in enumerate(alone):
                     torch.testing.assert_close(out[b, mask[b].bool()], reference)
@@ -217,9 +214,7 @@ def test_generation_with_cache_equals_sdpa():
     runs = []
     for name in ("s2_attn", "sdpa"):
         model.set_attn_implementation(name)
-        runs.append(
-            model.generate(ids, attention_mask=mask, max_new_tokens=6, do_sample=False, pad_token_id=0)
-        )
+        runs.append(model.generate(ids, attention_mask=mask, max_new_tokens=6, do_sample=False, pad_token_id=0))
     assert torch.equal(*runs)
 
 

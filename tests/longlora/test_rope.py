@@ -39,9 +39,7 @@ def test_composes_through_files_and_models(method, tmp_path):
     LlamaForCausalLM(again).save_pretrained(tmp_path)
     loaded = LlamaForCausalLM.from_pretrained(tmp_path)
     assert loaded.config.rope_parameters == again.rope_parameters
-    torch.testing.assert_close(
-        loaded.model.rotary_emb.inv_freq, LlamaForCausalLM(again).model.rotary_emb.inv_freq
-    )
+    torch.testing.assert_close(loaded.model.rotary_emb.inv_freq, LlamaForCausalLM(again).model.rotary_emb.inv_freq)
     assert torch.isfinite(loaded(torch.arange(8)[None]).logits).all()
 
 
@@ -63,9 +61,7 @@ def test_longlora_and_llama3_conventions():
     assert window(old) == 16384 and extend(old, 32768).rope_parameters["factor"] == 8
     # Llama 3.1: factor 8 is not the ratio of the lengths (16)
     scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
-    meta = llama(
-        max_position_embeddings=131072, rope_scaling={**scaling, "original_max_position_embeddings": 8192}
-    )
+    meta = llama(max_position_embeddings=131072, rope_scaling={**scaling, "original_max_position_embeddings": 8192})
     assert window(meta) == 131072 and extend(meta, 262144, "llama3").rope_parameters["factor"] == 16
 
 
@@ -83,9 +79,5 @@ def test_gpt_neox_keeps_its_partial_rotation():
         max_position_embeddings=2048,
     )
     new = extend(config, 8192, "linear")
-    assert (
-        new.rope_parameters["partial_rotary_factor"]
-        == config.rope_parameters["partial_rotary_factor"]
-        == 0.25
-    )
+    assert new.rope_parameters["partial_rotary_factor"] == config.rope_parameters["partial_rotary_factor"] == 0.25
     assert new.rope_parameters["factor"] == 4

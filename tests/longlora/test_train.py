@@ -121,11 +121,7 @@ def test_stream_is_whole_epochs_in_new_orders():
     rows = [[i] for i in range(5)]
     order = [r[0] for r in data.stream(rows, 12, seed=3)]
     assert sorted(order[:5]) == sorted(order[5:10]) == list(range(5)) and order[:5] != order[5:10]
-    assert (
-        order
-        == [r[0] for r in data.stream(rows, 12, seed=3)]
-        != [r[0] for r in data.stream(rows, 12, seed=4)]
-    )
+    assert order == [r[0] for r in data.stream(rows, 12, seed=3)] != [r[0] for r in data.stream(rows, 12, seed=4)]
 
 
 def test_a_row_that_is_too_long_is_an_error(dataset, tokenizer):
@@ -145,9 +141,7 @@ def test_loss_equals_full_logits(chunk):
     labels = torch.randint(0, 50, (2, 17))
     labels[:, :6] = -100
     logits = head(hidden)[:, :-1].flatten(0, 1)
-    expected = torch.nn.functional.cross_entropy(
-        logits, labels[:, 1:].flatten(), ignore_index=-100, reduction="sum"
-    )
+    expected = torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten(), ignore_index=-100, reduction="sum")
     ours = supervised_loss(hidden, labels, head, chunk)
     torch.testing.assert_close(ours, expected)
     inputs = [hidden, head.weight]
@@ -190,18 +184,14 @@ def test_first_loss_is_the_base_models(train, tmp_path, dataset, tiny_model_dir,
     """An adapter starts at zero: step 1 measures the base model, row by row and without packing."""
     from longlora.models import load_model
 
-    metrics, _ = train(
-        tmp_path, max_steps=1, global_batch_size=4, dtype="float32", micro_batch_size=2, group=400
-    )
+    metrics, _ = train(tmp_path, max_steps=1, global_batch_size=4, dtype="float32", micro_batch_size=2, group=400)
     samples = data.sft_samples(dataset, tokenizer, "chat", 96)
     rows = data.stream(data.make_rows(samples, 96, True), 4, seed=0)
     model = load_model(tiny_model_dir, dtype="float32").eval()
     total = count = 0.0
     with torch.no_grad():
         for sample in (s for row in rows for s in row):
-            ids, labels = (
-                torch.from_numpy(x.astype(np.int64))[None] for x in (sample.input_ids, sample.labels)
-            )
+            ids, labels = (torch.from_numpy(x.astype(np.int64))[None] for x in (sample.input_ids, sample.labels))
             n = int((labels != -100).sum())
             total, count = total + float(model(input_ids=ids, labels=labels).loss) * n, count + n
     assert metrics["first_loss"] == pytest.approx(total / count, rel=1e-5)

@@ -5,11 +5,16 @@ from __future__ import annotations
 import io
 import random
 import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pypdfium2 as pdfium
 import pytest
 
 from pdf2txt.convert import convert
+from pdf2txt.render import page_image
 from pdf2txt.settings import Pdf2txtSettings
 
 GEOMETRY = Pdf2txtSettings(layout="geometry", ocr="off")
@@ -206,3 +211,14 @@ def test_image_only_pages_are_read_by_ocr(typeset, tmp_path: Path, checked):
     assert (page.origin, page.rotation) == ("ocr", 90) and page.width > page.height and page.confidence > 0.9
     off = convert(scan, GEOMETRY)
     assert off.status == "empty" and any("OCR is off" in w for w in off.warnings)
+
+
+@pytest.mark.skipif(shutil.which("pdftoppm") is None, reason="poppler-utils is not installed")
+def test_poppler_draws_the_page_that_pdfium_draws(typeset: Callable[..., Path]) -> None:
+    """Same size and nearly the same pixels; and it draws a page that pdfium could not load."""
+    path = typeset("#set page(width: 300pt, height: 200pt)\n= A heading\nSome words on a page.")
+    with pdfium.PdfDocument(path) as pdf:
+        first = page_image(path, pdf[0], 1, 2.0, "pdfium").astype(int)
+    second = page_image(path, None, 1, 2.0, "pdfium").astype(int)
+    assert first.shape == second.shape == (400, 600, 3)
+    assert np.abs(first - second).mean() < 5 < first.std()

@@ -112,7 +112,7 @@ def test_a_killed_worker_costs_its_document_a_retry_and_finished_pages_are_kept(
     kept: dict[Path, int] = {}
 
     def kill_on_second_page(event: str, **fields: Any) -> None:
-        if event == "progress" and fields["done"] >= 2 and not kept:
+        if event == "progress" and fields["pages"] >= 2 and not kept:
             kept.update({f: f.stat().st_mtime_ns for f in (tmp_path / "units" / "page").iterdir()})
             (worker,) = [p for p in psutil.Process().children() if "pdf2txt.worker" in p.cmdline()]
             worker.kill()
