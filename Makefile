@@ -39,7 +39,7 @@ bench: install
 	$(BIN)/python benchmarks/kill.py $(ARGS)
 
 docs: install
-	$(BIN)/longfolio config schema > docs/run-file.schema.json
+	$(BIN)/python -m flows.reference > docs/settings.md
 	$(BIN)/python examples/build.py
 
 clean:

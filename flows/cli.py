@@ -178,9 +178,24 @@ def _say_goodbye(data: dict[str, Any], name: str) -> None:
         out.print(f"use it   longfolio chat {model}", soft_wrap=True)
     elif rows["datasets_build"]["action"] in ("ran", "cached"):
         out.print(f"look     longfolio dataset view {rows['datasets_build']['path']}", soft_wrap=True)
-        out.print(f"go on    longfolio run {name}", soft_wrap=True)
+        out.print(f"go on    {_going_on(name)}", soft_wrap=True)
     else:
-        out.print(f"go on    longfolio run {name}", soft_wrap=True)
+        out.print(f"go on    {_going_on(name)}", soft_wrap=True)
+
+
+def _going_on(name: str) -> str:
+    """The command of this process without ``--until``: how to go on where it stopped."""
+    import shlex
+
+    words = sys.argv[1:]
+    if words[:2] == ["dataset", "build"]:
+        words = ["run", *words[2:]]
+    elif words[:1] != ["run"]:
+        words = ["run", name]
+    if "--until" in words:
+        at = words.index("--until")
+        words = words[:at] + words[at + 2 :]
+    return shlex.join(["longfolio", *(w for w in words if not w.startswith("--until="))])
 
 
 cli_store.register(app)

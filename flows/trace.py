@@ -92,7 +92,8 @@ def _by_row(store: Store, target: str) -> tuple[dict[str, Any] | None, dict[str,
 
 def _chain(store: Store, manifest: dict[str, Any]) -> list[dict[str, Any]]:
     """The manifest and all it was made from, nearest first."""
-    chain, waiting = [], [manifest]
+    chain: list[dict[str, Any]] = []
+    waiting = [manifest]
     while waiting:
         current = waiting.pop(0)
         if any(m["digest"] == current["digest"] for m in chain):

@@ -362,3 +362,18 @@ def test_command_line(tiny_model_dir, changed, data, tmp_path, capsys) -> None:
     assert json.loads(capsys.readouterr().out)["answers"]["n"] == 6
     assert main(["--model", str(tmp_path / "none"), "--tasks", "passkey", "--out", str(tmp_path / "o2")]) == 2
     assert "tokenizer" in capsys.readouterr().err
+
+
+def test_template_is_the_datasets_unless_set(data, tokenizer, tmp_path) -> None:
+    copy = tmp_path / "dataset"
+    shutil.copytree(data["datasets_build"], copy)
+    for stats, setting, expected in (
+        ({}, None, "chat"),
+        ({"template": "inst"}, None, "inst"),
+        ({"template": "inst"}, "plain", "plain"),
+    ):
+        (copy / "stats.json").write_text(json.dumps(stats))
+        context = Context(EvaluateSettings(template=setting), Sources(dataset=copy), tokenizer)
+        assert context.template == expected
+        sample = TASKS["answers"].samples(context)[0]
+        assert ("[INST]" in tokenizer.decode(sample.input_ids)) == (expected == "inst")
