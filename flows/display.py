@@ -114,10 +114,22 @@ def evaluation_table(metrics: dict[str, Any]) -> Table:
     for column in ("task", "metric", "base", "merged", "difference", "95 % interval", "n"):
         table.add_column(column, justify="left" if column in ("task", "metric") else "right", no_wrap=True)
     for task, item in metrics.items():
-        if isinstance(item, dict) and "base" in item:
-            interval = f"[{item['low']:+.3g}, {item['high']:+.3g}]"
-            table.add_row(task, item["metric"], _number(item["base"]), _number(item["merged"]),
-                          f"{item['difference']:+.3g}", escape(interval), str(item["n"]))  # fmt: skip
+        if not isinstance(item, dict) or "metric" not in item:
+            continue
+        if item.get("skipped"):
+            table.add_row(task, item["metric"], *[""] * 3, f"skipped: {item['skipped']}", "0")
+            continue
+        interval = f"[{item['low']:+.3g}, {item['high']:+.3g}]" if item.get("low") is not None else "needs 2 or more"
+        difference = f"{item['difference']:+.3g}" if item.get("difference") is not None else ""
+        table.add_row(
+            task,
+            item["metric"],
+            _number(item["base"]),
+            _number(item.get("merged", "")),
+            difference,
+            escape(interval),
+            str(item["n"]),
+        )
     return table
 
 
@@ -169,8 +181,7 @@ def _merge(m: dict[str, Any]) -> list[str]:
 
 
 def _evaluate(m: dict[str, Any]) -> list[str]:
-    done = [task for task, item in m.items() if isinstance(item, dict) and "base" in item]
-    return [f"{', '.join(done)}: base against merged, below"]
+    return [f"{', '.join(m)}: base against merged, below"]
 
 
 _KEY_NUMBERS = {

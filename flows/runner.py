@@ -203,8 +203,7 @@ def _inputs(config: RunConfig, store: Store, plan: Plan, stage: Stage, report: S
         inputs["sources"] = report.attempt / "sources.json"
         write_atomic(inputs["sources"], json.dumps(plan.external.documents, indent=1).encode())
     if stage.reads_model:
-        report("progress", done=0, total=None, unit="preparing the base model")
-        inputs["model"] = models.prepare(config.model, store.models)
+        inputs["model"] = models.prepare(config.model, store.models, report)
     return inputs
 
 

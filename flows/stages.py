@@ -55,26 +55,49 @@ class Stage:
         return total.hexdigest()
 
 
+# What loads a base model shapes every stage that reads one.
+MODEL_SOURCES = ("longlora/models.py", "longlora/gguf.py", "longlora/prompts.py")
 STAGES = (
     Stage("pdf2txt", "pdf2txt", "pdf2txt.stage", sources=("pdf2txt/**/*.py",)),
     Stage(
-        "datasets_build", "dataset", "datasets_build.stage", ("pdf2txt",), reads_model=True,
-        sources=("datasets_build/**/*.py", "longlora/prompts.py"),
+        "datasets_build",
+        "dataset",
+        "datasets_build.stage",
+        ("pdf2txt",),
+        reads_model=True,
+        sources=("datasets_build/**/*.py", *MODEL_SOURCES),
     ),
     Stage(
-        "train", "train", "longlora.train.stage", ("pdf2txt", "datasets_build"), reads_model=True,
-        sources=("longlora/train/**/*.py", "longlora/attention.py", "longlora/rope.py", "longlora/adapters.py",
-                 "longlora/models.py", "longlora/prompts.py"),
+        "train",
+        "train",
+        "longlora.train.stage",
+        ("pdf2txt", "datasets_build"),
+        reads_model=True,
+        sources=(
+            "longlora/train/**/*.py",
+            "longlora/attention.py",
+            "longlora/rope.py",
+            "longlora/adapters.py",
+            *MODEL_SOURCES,
+        ),
     ),
     Stage(
-        "merge", "merge", "longlora.merge.stage", ("train",), reads_model=True,
-        sources=("longlora/merge/**/*.py", "longlora/adapters.py", "longlora/models.py"),
+        "merge",
+        "merge",
+        "longlora.merge.stage",
+        ("train",),
+        reads_model=True,
+        sources=("longlora/merge/**/*.py", "longlora/adapters.py", *MODEL_SOURCES),
     ),
     Stage(
-        "evaluate", "evaluate", "longlora.evaluation.stage", ("pdf2txt", "datasets_build", "merge"),
-        reads_model=True, sources=("longlora/evaluation/**/*.py", "longlora/models.py", "longlora/prompts.py"),
+        "evaluate",
+        "evaluate",
+        "longlora.evaluation.stage",
+        ("pdf2txt", "datasets_build", "merge"),
+        reads_model=True,
+        sources=("longlora/evaluation/**/*.py", "longlora/inference.py", *MODEL_SOURCES),
     ),
-)  # fmt: skip
+)
 NAMES = tuple(stage.name for stage in STAGES)
 
 
@@ -118,6 +141,8 @@ def gather(config: RunConfig, hashes: FileHashes) -> External:
 
     model_files = models.model_files(config.model)
     model = {p.name: sha for p, sha in hashes.many(model_files).items()}
+    if config.model.name in models.EMBEDDED:
+        model["conversion"] = str(models.CONVERSION_VERSION)
     # The dataset depends on the tokenizer alone; a GGUF file carries it inside.
     tokenizer = {name: sha for name, sha in model.items() if not name.endswith((".safetensors", ".bin"))}
 
