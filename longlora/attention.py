@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 NAME = "s2_attn"
+CPU_MULTIPLE = 64  # segments are padded to it on a CPU, where a bf16 kernel is kept per length (3.5 MB each)
 GROUP_ATTRIBUTE = "s2_group_size"  # on the model config, tokens or None
 
 
@@ -183,7 +184,7 @@ def _repeat_heads(x: Tensor, repeat: int) -> Tensor:
 def _attend(q: Tensor, k: Tensor, v: Tensor, runs: tuple[_Run, ...], scaling: float | None, dropout: float) -> Tensor:
     """Causal attention inside each segment. (B, h, L, D) three times -> (B, L, h, D)."""
     import torch
-    from torch.nn.functional import scaled_dot_product_attention
+    from torch.nn.functional import pad, scaled_dot_product_attention
 
     batch = q.shape[0]
     sizes = [run.count * run.size for run in runs]
@@ -192,8 +193,11 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, runs: tuple[_Run, ...], scaling: fl
     for run, *qkv in zip(runs, q.split(sizes, 2), k.split(sizes, 2), v.split(sizes, 2), strict=True):
         # (B, h, n*s, D) -> (B*n, h, s, D): the segments of a run are one batch. A view where B is 1.
         qh, kh, vh = [x.unflatten(2, (run.count, run.size)).transpose(1, 2).flatten(0, 1) for x in qkv]
+        if q.device.type == "cpu" and (tail := -run.size % CPU_MULTIPLE) and run.size > CPU_MULTIPLE:
+            # keys after the last query: causal attention never looks at them
+            qh, kh, vh = (pad(x, (0, 0, 0, tail)) for x in (qh, kh, vh))
         out = scaled_dot_product_attention(qh, kh, vh, is_causal=run.size > 1, dropout_p=dropout, scale=scaling)
-        outputs.append(out.transpose(1, 2).reshape(batch, run.count * run.size, out.shape[1], -1))
+        outputs.append(out[:, :, : run.size].transpose(1, 2).reshape(batch, run.count * run.size, out.shape[1], -1))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
 
 

@@ -119,7 +119,7 @@ class LongTrainer(Trainer):
         """The share of this micro batch in the step's mean loss per supervised token."""
         row_ids, labels = inputs["row_ids"], inputs["labels"]
         self.row_ids += row_ids
-        self.step_tokens += labels.numel()
+        self.step_tokens += inputs["tokens"]
         causal_lm: Any = self.adapter.get_base_model()  # LoRA sits inside its layers
         with autocast(self.settings, labels.device.type):
             hidden = causal_lm.base_model(

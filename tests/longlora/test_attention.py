@@ -51,10 +51,12 @@ def batches(draw):
     rows = []
     for _ in range(draw(st.integers(1, 3))):
         left, right = draw(st.sampled_from([(0, 0), (0, 3), (5, 0)]))
-        rows.append((left, draw(st.lists(st.integers(1, 40), min_size=1, max_size=4)), right))
+        rows.append(
+            (left, draw(st.lists(st.integers(1, 40) | st.sampled_from([64, 70, 130]), min_size=1, max_size=4)), right)
+        )
     length = max(left + sum(docs) + right for left, docs, right in rows)
     rows = [(left, docs, length - left - sum(docs)) for left, docs, _ in rows]
-    group = draw(st.one_of(st.none(), st.integers(1, 50)))
+    group = draw(st.one_of(st.none(), st.integers(1, 50), st.sampled_from([64, 100])))
     return heads, kv, group, length, rows, draw(st.integers(0, 2**16))
 
 

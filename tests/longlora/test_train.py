@@ -103,11 +103,14 @@ def test_labels_cover_the_answer_and_its_end(dataset, tokenizer):
 
 def test_collate_marks_documents():
     a, b = (data.Sample(str(n), np.arange(n, dtype=np.int32), np.arange(n, dtype=np.int32)) for n in (3, 2))
-    batch = data.collate([[a, b], [b]], pad_id=9)
+    batch = data.collate([[a, b], [b]], pad_id=9, multiple=1)
     assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1], [0, 1, 0, 1, 2]]
     assert batch["input_ids"].tolist() == [[0, 1, 2, 0, 1], [0, 1, 9, 9, 9]]
     assert batch["labels"][1].tolist() == [0, 1, -100, -100, -100]
-    assert batch["row_ids"] == [["3", "2"], ["2"]]
+    assert batch["row_ids"] == [["3", "2"], ["2"]] and batch["tokens"] == 7
+    padded = data.collate([[a, b]], pad_id=9, multiple=4)  # padding is one more document
+    assert padded["position_ids"].tolist() == [[0, 1, 2, 0, 1, 0, 1, 2]]
+    assert padded["labels"][0, 5:].tolist() == [-100] * 3
 
 
 def test_text_is_of_train_documents_only(dataset, tokenizer):
