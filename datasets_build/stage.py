@@ -170,7 +170,8 @@ class _Build:
         documents = {doc_id: splits.get(leader, TRAIN) for doc_id, leader in self.leader.items()}
         publish.write_json(aside / "splits.json", documents)
         stats = publish.statistics(chosen, splits, reasons, len(self.entries) - len(chosen), row_digest)
-        publish.write_json(aside / "stats.json", stats)
+        # Training and evaluation take the template from here, so that lengths stay true.
+        publish.write_json(aside / "stats.json", {"template": self.settings.template, **stats})
         card.plot_lengths(aside / card.PLOT, chosen, self.settings.max_tokens)
         card.write_card(aside, self.settings, stats, self._sources(chosen))
         shutil.rmtree(output, ignore_errors=True)

@@ -28,12 +28,10 @@ def status(
 ) -> None:
     """Show the newest runs, what each did, and attempts that can be resumed."""
     with guarded(as_json):
-        from rich.table import Table
         from rich.text import Text
 
-        from flows.display import ACTION_STYLE, err, out
+        from flows.display import err, new_table, out
         from flows.runs import list_runs
-        from flows.stages import NAMES
         from flows.store import Store
 
         where = Store(resolve_store(None, store))
@@ -44,21 +42,27 @@ def status(
         if not records:
             out.print(f"store {where.root} has no runs; start one with `longfolio run demo`")
             return
-        table = Table(pad_edge=False)
-        for column in ("run", "status", "recipe", *NAMES):
+        table = new_table()
+        for column in ("run", "status", "recipe"):
             table.add_column(column, no_wrap=True)
+        table.add_column("stages", overflow="fold", ratio=1)
         for record in records:
-            rows = {r["stage"]: r for r in record.data["stages"]}
-            cells = []
-            for name in NAMES:
-                row = rows.get(name, {"action": "", "seconds": 0.0})
-                text = f"{row['action']} {row['seconds']:.0f} s" if row["action"] == "ran" else row["action"]
-                cells.append(Text(text, style=ACTION_STYLE.get(row["action"], "")))
-            table.add_row(record.run_id, record.status, Path(record.data.get("config_name", "")).stem, *cells)
+            did = Text(", ").join(_did(row) for row in record.data["stages"])
+            table.add_row(record.run_id, record.status, Path(record.data.get("config_name", "")).stem, did)
         out.print(table)
         last = records[-1]
         if last.status in ("killed", "interrupted", "failed"):
             err.print(f"the latest run was {last.status}; continue with:  longfolio resume {last.run_id}")
+
+
+def _did(row: dict[str, Any]) -> Any:
+    """``train ran 96 s``, coloured by what was done."""
+    from rich.text import Text
+
+    from flows.display import ACTION_STYLE
+
+    seconds = f" {row['seconds']:.0f} s" if row["action"] == "ran" else ""
+    return Text(f"{row['stage']} {row['action']}{seconds}", style=ACTION_STYLE.get(row["action"], ""))
 
 
 def diff(
@@ -71,10 +75,8 @@ def diff(
 ) -> None:
     """Compare two runs: settings, documents, stages, metrics."""
     with guarded(as_json):
-        from rich.table import Table
-
         from flows.compare import compare_runs
-        from flows.display import out
+        from flows.display import new_table, out
         from flows.runs import find_run
         from flows.store import Store
 
@@ -86,7 +88,7 @@ def diff(
         for part in ("settings", "documents", "stages", "metrics"):
             if not result[part]:
                 continue
-            table = Table(title=part, title_justify="left", pad_edge=False)
+            table = new_table(part)
             for column in ("", result["first"], result["second"]):
                 table.add_column(column, overflow="fold")
             for item in result[part]:
@@ -106,9 +108,7 @@ def trace(
 ) -> None:
     """Which documents, pages and settings stand behind a model or a dataset row."""
     with guarded(as_json):
-        from rich.table import Table
-
-        from flows.display import out
+        from flows.display import new_table, out
         from flows.store import Store
         from flows.trace import trace as find
 
@@ -127,7 +127,7 @@ def trace(
             for place in row["evidence"] or []:
                 out.print(f"  evidence: document {place['doc_id']}, page {place['page']}, box {_text(place['box'])}")
             out.print(f"  answer: {row['output'][:300]}", markup=False)
-        table = Table(title="documents", title_justify="left", pad_edge=False)
+        table = new_table("documents")
         for column in ("doc_id", "name", "status", "pages", "split", "rows"):
             table.add_column(column, overflow="fold")
         for d in result["documents"]:
@@ -223,21 +223,23 @@ def doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:
     with guarded(as_json):
         from dataclasses import asdict
 
-        from rich.table import Table
+        from rich.markup import escape
+        from rich.text import Text
 
-        from flows.display import out
+        from flows.display import new_table, out
         from flows.doctor import OK, WARN, examine
 
         checks = examine(resolve_store(None, store))
         if as_json:
             print_json({"checks": [asdict(c) for c in checks]})
         else:
-            table = Table(pad_edge=False)
+            table = new_table()
             for column in ("", "what", "state", "detail", "for more"):
                 table.add_column(column, overflow="fold")
             style = {OK: "green", WARN: "bold red"}
             for c in checks:
-                table.add_row(c.area, c.name, f"[{style.get(c.state, 'yellow')}]{c.state}[/]", c.detail, c.remedy)
+                state = Text(c.state, style=style.get(c.state, "yellow"))
+                table.add_row(c.area, c.name, state, escape(c.detail), escape(c.remedy))
             out.print(table)
         if any(c.state == WARN for c in checks):
             raise typer.Exit(1)

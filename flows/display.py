@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -85,9 +86,14 @@ class TerminalWatcher(Watcher):
             err.print(f"{mark} [bold]{name}[/]  {action}{why}  [dim]{row['seconds']:.1f} s[/]")
 
 
+def new_table(title: str = "") -> Table:
+    """The one look of all tables: no frame, so that narrow terminals keep the room for text."""
+    return Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, title=title or None, title_justify="left")
+
+
 def print_run(rows: Sequence[dict[str, Any]]) -> None:
     """What a run did: a table of stages, the evaluation, and where everything lies (unwrapped, to be copied)."""
-    table = Table(pad_edge=False)
+    table = new_table()
     table.add_column("stage", style="bold", no_wrap=True)
     table.add_column("", no_wrap=True)
     table.add_column("seconds", justify="right", no_wrap=True)
@@ -100,9 +106,11 @@ def print_run(rows: Sequence[dict[str, Any]]) -> None:
         done = Text(action, style=ACTION_STYLE.get(action, ""))
         table.add_row(row["stage"], done, f"{row['seconds']:.1f}", "\n".join(numbers))
     out.print(table)
+    out.print()
     evaluation = next((r["metrics"] for r in rows if r["stage"] == "evaluate" and r["metrics"]), None)
     if evaluation:
         out.print(evaluation_table(evaluation))
+        out.print()
     for row in rows:
         if row["action"] in ("ran", "cached"):
             out.print(f"[dim]{row['stage']:<15}[/] {escape(row['path'])}", soft_wrap=True)
@@ -110,20 +118,19 @@ def print_run(rows: Sequence[dict[str, Any]]) -> None:
 
 def evaluation_table(metrics: dict[str, Any]) -> Table:
     """Base against merged, with the paired 95 % interval of the difference."""
-    table = Table(pad_edge=False)
-    for column in ("task", "metric", "base", "merged", "difference", "95 % interval", "n"):
-        table.add_column(column, justify="left" if column in ("task", "metric") else "right", no_wrap=True)
+    table = new_table()
+    for column in ("task", "base", "merged", "difference", "95 % interval", "n"):
+        table.add_column(column, justify="left" if column == "task" else "right", no_wrap=True)
     for task, item in metrics.items():
         if not isinstance(item, dict) or "metric" not in item:
             continue
         if item.get("skipped"):
-            table.add_row(task, item["metric"], *[""] * 3, f"skipped: {item['skipped']}", "0")
+            table.add_row(f"{task} {item['metric']}", *[""] * 3, f"skipped: {item['skipped']}", "0")
             continue
         interval = f"[{item['low']:+.3g}, {item['high']:+.3g}]" if item.get("low") is not None else "needs 2 or more"
         difference = f"{item['difference']:+.3g}" if item.get("difference") is not None else ""
         table.add_row(
-            task,
-            item["metric"],
+            task if task.endswith(item["metric"]) else f"{task} {item['metric']}",
             _number(item["base"]),
             _number(item.get("merged", "")),
             difference,
@@ -134,7 +141,7 @@ def evaluation_table(metrics: dict[str, Any]) -> Table:
 
 
 def plan_table(plan: Plan) -> Table:
-    table = Table(show_lines=False, pad_edge=False)
+    table = new_table()
     table.add_column("stage", style="bold", no_wrap=True)
     table.add_column("", no_wrap=True)
     table.add_column("why", overflow="fold", ratio=1)

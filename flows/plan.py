@@ -13,6 +13,8 @@ from flows.inputs import FileHashes
 from flows.stages import NAMES, STAGES, External, gather, stage_index
 from flows.store import Store
 
+CONTINUES = "continues an unfinished attempt"
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -134,7 +136,7 @@ def _decide(
     if manifest is None:
         why = _reason(name, identity, store, key)
         # Downstream of a change, say which setting it was, not only which stage.
-        if cause is not None and why.endswith(" changed") and cause[1] not in ("never run", why):
+        if cause is not None and why.endswith(" changed") and cause[1] not in ("never run", CONTINUES, why):
             why = f"{why} ({cause[1]})"
         return "run", why, ()
     if manifest.get("incomplete"):
@@ -167,7 +169,7 @@ def _reason(name: str, identity: dict[str, Any], store: Store, key: str = "") ->
     """Why an output is not there: what differs from the newest one of this stage."""
     attempt = store.attempt(name, key) if key else None
     if attempt is not None and (attempt / "attempt.json").exists():
-        return "continues an unfinished attempt"
+        return CONTINUES
     known = [m for s, d, _ in store.outputs(name) if (m := store.manifest(s, d)) is not None]
     if not known:
         return "never run"

@@ -89,24 +89,20 @@ def run(
         "stages": [_row(stage, stage.action if stage.action == "skipped" else "pending") for stage in plan.stages],
     }
     record.start_process()
-    failure: StageFailed | None = None
+    rows = record.data["stages"]
     try:
         for index, planned in enumerate(plan.stages):
-            if planned.action == "skipped":
-                row = record.data["stages"][index]
-            else:
-                record.data["stages"][index]["action"] = "running"
-                record.save()
+            if planned.action != "skipped":
                 try:
-                    row = _perform(config, store, plan, planned, record, watcher)
+                    rows[index]["action"] = "running"
+                    record.save()
+                    rows[index] = _perform(config, store, plan, planned, record, watcher)
+                    record.save()
                 except Exception as error:
-                    failure = StageFailed(planned.name, error)
-                    row = _row(planned, "failed", error=f"{type(error).__name__}: {error}")
-            record.data["stages"][index] = row
-            record.save()
-            watcher.stage_ended(row)
-            if failure is not None:
-                raise failure
+                    rows[index] = _row(planned, "failed", error=f"{type(error).__name__}: {error}")
+                    watcher.stage_ended(rows[index])
+                    raise StageFailed(planned.name, error) from error
+            watcher.stage_ended(rows[index])
         record.data["status"] = "done"
     except StageFailed:
         record.data["status"] = "failed"
@@ -115,8 +111,8 @@ def run(
         record.data["status"] = "interrupted"
         raise
     finally:
-        ended = next((row["stage"] for row in record.data["stages"] if row["action"] in ("running", "failed")), "")
-        for row in record.data["stages"]:
+        ended = next((row["stage"] for row in rows if row["action"] in ("running", "failed")), "")
+        for row in rows:
             if row["action"] == "pending":
                 row |= {"action": "skipped", "why": f"{ended} did not finish"}
             elif row["action"] == "running":
