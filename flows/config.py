@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from datasets_build.settings import DatasetSettings
 from flows.errors import UsageError
@@ -37,7 +37,7 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    pdfs: tuple[Path, ...] = Field((), description="Folders (searched recursively) and files: .pdf, .txt, .md.")
+    pdfs: tuple[Path, ...] = Field((), description="List of folders (searched recursively) and files: .pdf, .txt, .md.")
     model: ModelSettings = Field(description="The base model.")
     pdf2txt: Pdf2txtSettings = Field(default_factory=Pdf2txtSettings, description="Stage 1: PDF to text.")
     dataset: DatasetSettings = Field(default_factory=DatasetSettings, description="Stage 2: text to rows.")
@@ -45,6 +45,21 @@ class RunConfig(BaseModel):
     merge: MergeSettings = Field(default_factory=MergeSettings, description="Stage 4: adapter to model.")
     evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings, description="Stage 5: model to numbers.")
     flows: FlowSettings = Field(default_factory=FlowSettings, description="Store and execution.")
+
+    @field_validator("pdfs", mode="before")
+    @classmethod
+    def _accept_one_path(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str | Path) else value
+
+    @model_validator(mode="after")
+    def _rows_fit_into_training(self) -> RunConfig:
+        longest, row = self.dataset.max_tokens, self.train.row_tokens or self.train.context_length
+        if self.train.data == "sft" and row is not None and longest > row:
+            raise ValueError(
+                f"dataset.max_tokens ({longest:,}) is above the {row:,} tokens that train takes in a row: "
+                "raise train.row_tokens (or train.context_length), or lower dataset.max_tokens"
+            )
+        return self
 
 
 def load(
@@ -58,7 +73,7 @@ def load(
     path = _find(name)
     try:
         raw = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # PyYAML raises ValueError for impossible dates
         raise UsageError(
             f"{path} is not YAML: {error}", "correct the file; `longfolio config show demo` is an example"
         ) from error
@@ -99,7 +114,7 @@ def rebase(model: BaseModel, base: Path) -> Any:
 
     def move(value: Any) -> Any:
         if isinstance(value, Path):
-            return Path(base / value.expanduser()).resolve()
+            return absolute(value, base)
         if isinstance(value, BaseModel):
             return rebase(value, base)
         if isinstance(value, tuple | list):
@@ -107,6 +122,18 @@ def rebase(model: BaseModel, base: Path) -> Any:
         return value
 
     return model.model_copy(update={name: move(getattr(model, name)) for name in type(model).model_fields})
+
+
+def absolute(path: Path, base: Path) -> Path:
+    """``path`` from ``base``, ``~`` expanded, links followed.
+
+    Raises:
+        UsageError: an unknown user after ``~``, or links in a circle.
+    """
+    try:
+        return Path(base / path.expanduser()).resolve()
+    except (RuntimeError, OSError) as error:
+        raise UsageError(f"{path}: {error}", "correct the path") from error
 
 
 def flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -122,6 +149,10 @@ def _find(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
+    if path.is_dir():
+        raise UsageError(
+            f"{name} is a folder, not a run file", "name a YAML file, or a recipe (`longfolio config list`)"
+        )
     packaged = packaged_config(name)
     if packaged is not None:
         return packaged
@@ -139,7 +170,7 @@ def _split(item: str) -> tuple[str, Any]:
         raise UsageError(f"--set {item!r} is not KEY=VALUE", "for example --set train.max_steps=40")
     try:
         return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f"--set {item!r}: the value is not YAML", "quote the value") from error
 
 
@@ -150,15 +181,15 @@ def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
         if isinstance(node, list):
             try:
                 node = node[int(part)]
-                continue
             except (ValueError, IndexError):
                 raise UsageError(
                     f"--set {key}: {'.'.join(parents[:depth])} has no item {part!r}",
                     "use its position, from 0",
                 ) from None
-        if node.get(part) is None:
-            node[part] = {}
-        node = node[part]
+        else:
+            if node.get(part) is None:
+                node[part] = {}
+            node = node[part]
         if not isinstance(node, dict | list):
             raise UsageError(
                 f"--set {key}: {'.'.join(parents[: depth + 1])} has no keys below it",
@@ -187,9 +218,11 @@ def _explain(item: Any) -> str:
     if item["type"] == "missing":
         return f"missing key {where!r}"
     message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "model_type":
+        message = "input should be a section with keys of its own"
     got = item["input"]
     shown = "" if isinstance(got, dict | list) else f" (got {got!r})"
-    return f"{where}: {message[:1].lower()}{message[1:]}{shown}"
+    return f"{where}: {message[:1].lower()}{message[1:]}{shown}" if where else message
 
 
 def _keys_at(loc: Sequence[str | int]) -> list[str]:

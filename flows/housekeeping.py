@@ -17,7 +17,9 @@ CHAMPION = "champion.json"
 class Garbage:
     """What no kept run uses."""
 
+    store: Store
     kept_runs: list[str]
+    busy: bool  # a run is in progress: its units cannot be told from unused ones, so none are listed
     paths: list[tuple[str, Path, int]] = field(default_factory=list)  # (kind, path, bytes)
 
     @property
@@ -25,8 +27,13 @@ class Garbage:
         return sum(size for _, _, size in self.paths)
 
     def delete(self) -> None:
-        for _, path, _ in self.paths:
-            remove(path)
+        for kind, path, _ in self.paths:
+            if kind in ("output", "attempt"):
+                # Looked at again: a run may have started since.
+                if not self.store.locked(path.parent.name, path.name):
+                    self.store.discard(path)
+            else:
+                remove(path)
 
 
 def find_garbage(store: Store, keep: int) -> Garbage:
@@ -43,12 +50,13 @@ def find_garbage(store: Store, keep: int) -> Garbage:
     for stage, digest in list(used):
         _add_upstream(store, stage, digest, used)
 
-    garbage = Garbage([r.run_id for r in kept])
+    busy = any(r.status == "running" for r in records) or any(store.locked(s, d) for s, d, _ in store.attempts())
+    garbage = Garbage(store, [r.run_id for r in kept], busy)
     units: set[str] = set()
     for stage, digest, path in store.outputs():
         if (stage, digest) in used:
             units.update((read_manifest(path) or {}).get("units", []))
-        else:
+        elif not store.locked(stage, digest):
             garbage.paths.append(("output", path, _size(path)))
     for stage, digest, path in store.attempts():
         if (stage, digest) in used or store.locked(stage, digest):
@@ -56,9 +64,12 @@ def find_garbage(store: Store, keep: int) -> Garbage:
             units.update(log.read_text().split() if log.exists() else ())
         else:
             garbage.paths.append(("attempt", path, _size(path)))
-    for path in sorted(store.units.glob("*/*")):
+    for path in () if busy else sorted(store.units.glob("*/*")):
         if f"{path.parent.name}/{path.name}" not in units:
             garbage.paths.append(("unit", path, _size(path)))
+    # What a killed process was writing aside or deleting.
+    left = [*store.models.glob(".*.tmp"), *(store.root / "trash").glob("*")]
+    garbage.paths += [("remains", path, _size(path)) for path in ([] if busy else left)]
     return garbage
 
 
@@ -112,7 +123,7 @@ def verify_output(stage: str, digest: str, path: Path) -> Verdict:
 
 def set_aside(store: Store, verdict: Verdict) -> Path:
     """Take a damaged output out of the way, so that the next run makes it anew; returns where it went."""
-    target = store.attempt(verdict.stage, f"damaged-{verdict.digest[:12]}")
+    target = store.attempt(verdict.stage, f"damaged-{verdict.digest}")
     remove(target)
     target.mkdir(parents=True)
     verdict.path.replace(target / OUTPUT)

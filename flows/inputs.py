@@ -1,4 +1,4 @@
-"""External inputs by content: which files there are, and the sha256 of each.
+"""External inputs by content: the sha256 of files.
 
 Hashing is remembered per (path, size, modification time), so that a plan over thousands of PDFs or a large
 model is quick. The cache only saves time; deleting it is harmless.
@@ -9,42 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from flows.errors import UsageError
 from pdf2txt.units import write_atomic
-
-DOCUMENT_SUFFIXES = (".pdf", ".txt", ".md")
-
-
-def find_documents(paths: Sequence[Path]) -> list[Path]:
-    """The document files of ``paths``: folders recursively, files as named. Sorted, without hidden ones.
-
-    Raises:
-        UsageError: a path that does not exist, or nothing to convert.
-    """
-    if not paths:
-        raise UsageError("no documents: pdfs is not set", "use --pdfs FOLDER, or pdfs: in the run file")
-    found: set[Path] = set()
-    for path in paths:
-        if path.is_dir():
-            found.update(
-                p for p in path.rglob("*")
-                if p.suffix.lower() in DOCUMENT_SUFFIXES and not p.name.startswith(".") and p.is_file()
-            )  # fmt: skip
-        elif path.is_file():
-            found.add(path)
-        else:
-            raise UsageError(f"pdfs: {path} does not exist", "correct the path (--pdfs FOLDER)")
-    if not found:
-        names = ", ".join(str(p) for p in paths)
-        raise UsageError(
-            f"pdfs: no documents in {names}",
-            f"put {', '.join(DOCUMENT_SUFFIXES)} files there, or choose another --pdfs",
-        )
-    return sorted(p.resolve() for p in found)
 
 
 class FileHashes:
@@ -56,9 +26,10 @@ class FileHashes:
         self._changed = False
         if cache is not None:
             try:
-                self._known = json.loads(cache.read_text())
+                known = json.loads(cache.read_text())
+                self._known = known if isinstance(known, dict) else {}
             except (OSError, ValueError):
-                self._known = {}
+                pass
 
     def sha256(self, path: Path) -> str:
         """Hex digest of one file's bytes.

@@ -82,8 +82,10 @@ def make_plan(config: RunConfig, store: Store, selection: Selection) -> Plan:
         UsageError: an input is missing, or ``--from`` needs an output that is not in the store.
     """
     hashes = FileHashes(store.cache / "sha256.json" if store.root.exists() else None)
-    external = gather(config, hashes)
-    hashes.save()
+    try:
+        external = gather(config, hashes, store.root)
+    finally:
+        hashes.save()  # also when interrupted: hashing a large model is worth keeping
 
     digests: dict[str, str] = {}
     planned: list[PlannedStage] = []
@@ -143,7 +145,8 @@ def _decide(
         n = len(manifest.get("transient", []))
         return "run", f"incomplete: {n} transient failure{'s' if n != 1 else ''} to try again", ()
     if cause is not None and _depends(name, cause[0]):
-        # Only an incomplete upstream runs under a digest that is already there.
+        # The digest is there, so the upstream is only made again (it was incomplete or lost). If it comes out the
+        # same, the runner reuses this output after all.
         return "run", f"{cause[0]} runs again", ()
     stale = _stale_upstream(manifest, identity, store)
     if stale:
@@ -170,6 +173,8 @@ def _reason(name: str, identity: dict[str, Any], store: Store, key: str = "") ->
     attempt = store.attempt(name, key) if key else None
     if attempt is not None and (attempt / "attempt.json").exists():
         return CONTINUES
+    if key and store.attempt(name, f"damaged-{key}").exists():
+        return "its output was damaged and set aside"
     known = [m for s, d, _ in store.outputs(name) if (m := store.manifest(s, d)) is not None]
     if not known:
         return "never run"

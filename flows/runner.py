@@ -15,7 +15,7 @@ from flows.errors import remedy_of
 from flows.plan import Plan, PlannedStage, Selection, make_plan
 from flows.runs import RunRecord, environment, new_record, now
 from flows.stages import STAGES, Stage, stage_index
-from flows.store import UNITS_LOG, Store, remove
+from flows.store import UNITS_LOG, Store
 from longlora import models
 from pdf2txt.units import write_atomic
 
@@ -23,11 +23,20 @@ from pdf2txt.units import write_atomic
 class StageFailed(Exception):
     """A stage ended with an error; the record has been updated."""
 
-    def __init__(self, stage: str, cause: BaseException) -> None:
+    def __init__(self, record: RunRecord, stage: str, cause: BaseException) -> None:
         super().__init__(f"{stage}: {cause}")
+        self.record = record
         self.stage = stage
         self.cause = cause
         self.remedy = remedy_of(cause)
+
+
+class RunInterrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM during a run; the record has been updated."""
+
+    def __init__(self, record: RunRecord) -> None:
+        super().__init__()
+        self.record = record
 
 
 class Watcher:
@@ -75,13 +84,13 @@ def run(
     Raises:
         UsageError, longlora.errors.UserError: found before the first stage starts.
         StageFailed: a stage ended with an error; what was finished stays, the attempt can be resumed.
-        KeyboardInterrupt: interrupted; likewise.
+        RunInterrupted: interrupted; likewise.
     """
     store.prepare()
     if resume is not None:
         selection = replace(selection, resuming=resume.run_id)
     plan = make_plan(config, store, selection)
-    record = resume or new_record(store, status="running", config_name=name)
+    record = resume or new_record(store, name)
     record.data |= {
         "config": config.model_dump(mode="json"),
         "selection": {"start": selection.start, "until": selection.until, "rerun": list(selection.rerun)},
@@ -101,7 +110,7 @@ def run(
                 except Exception as error:
                     rows[index] = _row(planned, "failed", error=f"{type(error).__name__}: {error}")
                     watcher.stage_ended(rows[index])
-                    raise StageFailed(planned.name, error) from error
+                    raise StageFailed(record, planned.name, error) from error
             watcher.stage_ended(rows[index])
         record.data["status"] = "done"
     except StageFailed:
@@ -109,7 +118,7 @@ def run(
         raise
     except KeyboardInterrupt:
         record.data["status"] = "interrupted"
-        raise
+        raise RunInterrupted(record) from None
     finally:
         ended = next((row["stage"] for row in rows if row["action"] in ("running", "failed")), "")
         for row in rows:
@@ -135,9 +144,8 @@ def _perform(
 
     with store.lock(planned.name, planned.digest, on_wait=waiting):
         manifest = store.manifest(planned.name, planned.digest)
-        meanwhile = manifest is not None and manifest["finished"] != planned.present and not manifest["incomplete"]
-        if manifest is not None and (planned.action == "cached" or meanwhile):
-            why = f"made by run {manifest['run_id']} meanwhile" if meanwhile else planned.why
+        why = _reusable(planned, manifest, _upstream_outputs(store, stage, planned), plan.selection)
+        if manifest is not None and why:
             return _row(planned, "cached", why=why, seconds=time.monotonic() - started, metrics=manifest["metrics"])
         watcher.stage_started(planned)
         manifest = _make(config, store, plan, planned, stage, record, watcher, replaces=manifest)
@@ -147,25 +155,60 @@ def _perform(
     )  # fmt: skip
 
 
+def _reusable(
+    planned: PlannedStage, manifest: dict[str, Any] | None, upstream: dict[str, str], selection: Selection
+) -> str:
+    """Why the finished output can be used as it is, or "": looked at again once the stage has the lock."""
+    if planned.action == "cached" and manifest is not None:
+        return planned.why
+    if manifest is None or manifest["incomplete"] or manifest["upstream_outputs"] != upstream:
+        return ""
+    if manifest["finished"] != planned.present:
+        return f"made by run {manifest['run_id']} meanwhile"
+    # Planned because something before it runs again, and that came out the same.
+    return "" if selection.again(planned.name) else "what it is made from came out the same"
+
+
+def _upstream_outputs(store: Store, stage: Stage, planned: PlannedStage) -> dict[str, str]:
+    """The content of the outputs that a stage reads: digests name what was asked for, this is what was made."""
+    manifests = {name: store.manifest(name, planned.identity["upstream"][name]) for name in stage.upstream}
+    return {name: m["outputs_sha256"] for name, m in manifests.items() if m}
+
+
 def _make(
-    config: RunConfig, store: Store, plan: Plan, planned: PlannedStage, stage: Stage, record: RunRecord,
-    watcher: Watcher, replaces: dict[str, Any] | None,
-) -> dict[str, Any]:  # fmt: skip
+    config: RunConfig,
+    store: Store,
+    plan: Plan,
+    planned: PlannedStage,
+    stage: Stage,
+    record: RunRecord,
+    watcher: Watcher,
+    replaces: dict[str, Any] | None,
+) -> dict[str, Any]:
     """Run a stage in its attempt directory and finish the output; returns the manifest."""
     attempt = store.attempt(stage.name, planned.digest)
-    if plan.selection.again(stage.name) and _attempt_owner(attempt) != record.run_id:
-        remove(attempt)
-        for unit in (replaces or {}).get("units", []):
+    again = plan.selection.again(stage.name)
+    upstream = _upstream_outputs(store, stage, planned)
+    earlier = _read_note(attempt)
+    # An attempt is continued if it was made from the same content; under --rerun, if it is a --rerun's own.
+    if earlier.get("upstream_outputs") != upstream or (again and not earlier.get("rerun")):
+        store.discard(attempt)
+        for unit in (replaces or {}).get("units", []) if again else ():
             (store.units / unit).unlink(missing_ok=True)
     attempt.mkdir(parents=True, exist_ok=True)
-    note = {"run_id": record.run_id, "started": now(), "identity": planned.identity}
+    note = {
+        "run_id": record.run_id,
+        "started": now(),
+        "rerun": again,
+        "upstream_outputs": upstream,
+        "identity": planned.identity,
+    }
     write_atomic(attempt / "attempt.json", json.dumps(note).encode())
 
     report = StageReport(stage.name, attempt, watcher.stage_event)
     inputs = _inputs(config, store, plan, stage, report)
     began, clock = now(), time.monotonic()
     metrics = stage.run(stage.settings(config), inputs, attempt, report)
-    upstream = {name: store.manifest(name, planned.identity["upstream"][name]) for name in stage.upstream}
     return store.finish(
         stage.name,
         planned.digest,
@@ -175,7 +218,7 @@ def _make(
             "run_id": record.run_id,
             "identity": planned.identity,
             "settings": stage.settings(config).model_dump(mode="json"),
-            "upstream_outputs": {name: m["outputs_sha256"] for name, m in upstream.items() if m},
+            "upstream_outputs": upstream,
             "source_sha256": stage.source_sha256(),
             "environment": environment(),
             "started": began,
@@ -203,11 +246,13 @@ def _inputs(config: RunConfig, store: Store, plan: Plan, stage: Stage, report: S
     return inputs
 
 
-def _attempt_owner(attempt: Path) -> str:
+def _read_note(attempt: Path) -> dict[str, Any]:
+    """What an earlier attempt wrote down about itself; empty if there is none."""
     try:
-        return str(json.loads((attempt / "attempt.json").read_text())["run_id"])
-    except (OSError, ValueError, KeyError):
-        return ""
+        note = json.loads((attempt / "attempt.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return note if isinstance(note, dict) else {}
 
 
 def _row(planned: PlannedStage, action: str, **fields: Any) -> dict[str, Any]:

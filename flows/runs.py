@@ -69,14 +69,16 @@ class RunRecord:
 
     def _alive(self) -> bool:
         if self.data["environment"]["host"] != socket.gethostname():
-            return True  # another machine on a shared store: cannot be known from here
+            # Another machine on a shared store, or a container that is gone: the locks tell.
+            store = Store(self.path.parent.parent)
+            return any(store.locked(row["stage"], row["digest"]) for row in self.data["stages"])
         try:
             return bool(psutil.Process(self.data["pid"]).create_time() == self.data["process_started"])
         except psutil.Error:
             return False
 
     def save(self) -> None:
-        write_atomic(self.path, json.dumps(self.data, indent=1, ensure_ascii=False).encode())
+        write_atomic(self.path, json.dumps(self.data, indent=1).encode())
 
     def start_process(self) -> None:
         """This process carries the run (again)."""
@@ -85,12 +87,10 @@ class RunRecord:
         self.save()
 
 
-def new_record(store: Store, **fields: Any) -> RunRecord:
-    """A record under a fresh id ``YYYYMMDD-HHMMSS-xxxx``."""
+def new_record(store: Store, name: str) -> RunRecord:
+    """A record under a fresh id ``YYYYMMDD-HHMMSS-xxxx``, not yet saved."""
     run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    record = RunRecord(store.runs / f"{run_id}.json", {"run_id": run_id, "started": now(), "stages": [], **fields})
-    record.start_process()
-    return record
+    return RunRecord(store.runs / f"{run_id}.json", {"run_id": run_id, "started": now(), "config_name": name})
 
 
 def list_runs(store: Store) -> list[RunRecord]:
@@ -98,9 +98,11 @@ def list_runs(store: Store) -> list[RunRecord]:
     records = []
     for path in sorted(store.runs.glob("*.json")):
         try:
-            records.append(RunRecord(path, json.loads(path.read_text())))
+            data = json.loads(path.read_text())
         except (OSError, ValueError):
             continue
+        if isinstance(data, dict) and {"run_id", "stages", "config"} <= data.keys():
+            records.append(RunRecord(path, data))
     return sorted(records, key=lambda r: (r.data.get("started", ""), r.run_id))
 
 

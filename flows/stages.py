@@ -17,8 +17,9 @@ from pydantic import BaseModel
 
 from flows.config import RunConfig
 from flows.errors import UsageError
-from flows.inputs import FileHashes, find_documents
+from flows.inputs import FileHashes
 from longlora import models
+from pdf2txt.sources import find_sources
 
 Report = Callable[..., None]
 PACKAGE_ROOT = Path(__file__).parent.parent
@@ -128,14 +129,17 @@ class External:
     names: dict[str, list[str]]  # sha256 -> every path of those bytes
 
 
-def gather(config: RunConfig, hashes: FileHashes) -> External:
+def gather(config: RunConfig, hashes: FileHashes, store: Path) -> External:
     """Look at every external input of a run.
 
     Raises:
         UsageError, longlora.errors.UserError: one is missing or unreadable, and what to do.
     """
+    if not config.pdfs:
+        raise UsageError("no documents: pdfs is not set", "use --pdfs FOLDER, or pdfs: in the run file")
     names: dict[str, list[str]] = {}
-    for path, sha in hashes.many(find_documents(config.pdfs)).items():
+    # A store below the documents (the default, for `--pdfs .`) holds no documents.
+    for path, sha in hashes.many(find_sources(config.pdfs, leave_out=store)).items():
         names.setdefault(sha, []).append(str(path))
     documents = [{"sha256": sha, "path": sorted(paths)[0]} for sha, paths in sorted(names.items())]
 
@@ -148,11 +152,14 @@ def gather(config: RunConfig, hashes: FileHashes) -> External:
 
     paths: dict[str, dict[str, Path]] = {name: {} for name in NAMES}
     content: dict[str, dict[str, Any]] = {name: {} for name in NAMES}
-    content["pdf2txt"]["pdfs"] = [d["sha256"] for d in documents]
+    # The suffix counts: the same bytes are read otherwise as .md than as .txt.
+    content["pdf2txt"]["pdfs"] = [d["sha256"] + Path(d["path"]).suffix.lower() for d in documents]
     for stage in STAGES:
         if stage.reads_model:
             content[stage.name]["model"] = tokenizer if stage.name == "datasets_build" else model
     for index, item in enumerate(config.dataset.imports):
+        if item.path.is_dir():
+            raise UsageError(f"dataset.imports.{index}.path: {item.path} is a folder", "name a file in it")
         _add(
             paths,
             content,
@@ -163,6 +170,8 @@ def gather(config: RunConfig, hashes: FileHashes) -> External:
             f"dataset.imports.{index}.path",
         )
     for index, path in enumerate(config.evaluate.texts):
+        if path.is_dir() and not any(p.suffix in (".txt", ".md") for p in path.rglob("*")):
+            raise UsageError(f"evaluate.texts.{index}: no .txt or .md file in {path}", "name a folder that has some")
         _add(paths, content, hashes, "evaluate", f"text-{index}", path, f"evaluate.texts.{index}")
     return External(paths, content, documents, {sha: sorted(found) for sha, found in names.items()})
 

@@ -6,6 +6,7 @@
     runs/<run-id>.json         one record per run
     models/                    embedded base models, converted once
     cache/                     what only saves time
+    trash/                     on its way out
 
 A kill at any instant leaves a finished output or a resumable attempt: an output is made inside the attempt,
 every file is flushed to the disk, the manifest is written last, and the whole directory is renamed.
@@ -140,17 +141,27 @@ class Store:
         manifest = {**manifest, "outputs": files, "outputs_sha256": outputs_sha256(files)}
         for file in files:
             _fsync(output / file["path"])
-        write_atomic(output / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+        write_atomic(output / MANIFEST, json.dumps(manifest, indent=1).encode())
         for folder in {output, *(p for p in output.rglob("*") if p.is_dir())}:
             _fsync(folder)
         target.parent.mkdir(parents=True, exist_ok=True)
-        old = attempt / f"replaced-{uuid.uuid4().hex[:8]}"
         if target.exists():
-            target.replace(old)
+            target.replace(attempt / f"replaced-{uuid.uuid4().hex[:8]}")
         output.replace(target)
         _fsync(target.parent)
         remove(attempt)
         return manifest
+
+    def discard(self, path: Path) -> None:
+        """Delete an output or an attempt. It leaves its place in one step, so a kill leaves no part of it there."""
+        trash = self.root / "trash"
+        trash.mkdir(parents=True, exist_ok=True)
+        aside = trash / uuid.uuid4().hex
+        try:
+            path.replace(aside)
+        except FileNotFoundError:
+            return
+        remove(aside)
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from flows.config import load
 from flows.errors import UsageError
 from flows.housekeeping import find_garbage, verify_output
 from flows.plan import Selection, make_plan
-from flows.runner import StageFailed, Watcher, run
+from flows.runner import RunInterrupted, StageFailed, Watcher, run
 from flows.runs import find_run, list_runs
 from flows.stages import NAMES
 from flows.store import Store
 from flows.trace import trace
+from pdf2txt import stage as pdf2txt_stage
 
 
 def actions(record: Any) -> list[str]:
@@ -122,9 +124,7 @@ def test_failed_stage_is_recorded_and_resumed(
 def test_incomplete_output_is_used_but_tried_again(
     small_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import pdf2txt.stage
-
-    path, store, real = small_run(), Store(tmp_path / "store"), pdf2txt.stage.run
+    path, store, real = small_run(), Store(tmp_path / "store"), pdf2txt_stage.run
 
     def flaky(settings: Any, inputs: Any, work: Path, report: Any) -> Any:
         report("transient", message="bees.txt: the network share went away")
@@ -136,8 +136,97 @@ def test_incomplete_output_is_used_but_tried_again(
     plan = plan_of(path, store)
     assert plan["pdf2txt"] == ("run", "incomplete: 1 transient failure to try again")
     assert plan["datasets_build"] == ("run", "pdf2txt runs again")
-    run(load(str(path)), store, Selection(until="datasets_build"), Watcher())
+    # pdf2txt comes out the same, so what was made from it is still right.
+    second = run(load(str(path)), store, Selection(until="datasets_build"), Watcher())
+    assert [(r["action"], r["why"]) for r in second.data["stages"][:2]] == [
+        ("ran", "incomplete: 1 transient failure to try again"),
+        ("cached", "what it is made from came out the same"),
+    ]
     assert plan_of(path, store)["datasets_build"][0] == "cached"
+
+
+def test_changed_upstream_content_is_noticed_and_its_attempts_are_not_continued(
+    small_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Digests name what was asked for; if it came out otherwise, everything after it is made anew."""
+    path, store = small_run(), Store(tmp_path / "store")
+    first = run(load(str(path)), store, Selection(until="datasets_build"), Watcher())
+    pdf2txt, dataset = first.data["stages"][:2]
+    # An attempt that was killed when its output was whole, made from today's documents.
+    leftover = store.attempt("datasets_build", dataset["digest"])
+    leftover.mkdir(parents=True)
+    note = {"rerun": False, "upstream_outputs": {"pdf2txt": "of other documents"}, "run_id": "killed"}
+    (leftover / "attempt.json").write_text(json.dumps(note))
+    (leftover / "output").mkdir()
+    (leftover / "output" / "poison.txt").write_text("made from other documents")
+
+    manifest_file = Path(pdf2txt["path"]) / "manifest.json"
+    manifest = json.loads(manifest_file.read_text())
+    manifest_file.write_text(json.dumps({**manifest, "outputs_sha256": "0" * 64}))
+    assert plan_of(path, store)["datasets_build"] == ("run", "the output of pdf2txt was replaced since")
+    again = run(load(str(path)), store, Selection(until="datasets_build"), Watcher())
+    assert actions(again)[:2] == ["cached", "ran"]
+    assert not (Path(dataset["path"]) / "poison.txt").exists()
+
+
+def test_interrupted_rerun_is_continued_by_the_same_command(
+    small_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, store = small_run(), Store(tmp_path / "store")
+    run(load(str(path)), store, Selection(until="pdf2txt"), Watcher())
+    rerun = Selection(until="pdf2txt", rerun=("pdf2txt",))
+
+    def interrupted(settings: Any, inputs: Any, work: Path, report: Any) -> Any:
+        (work / "progress").write_text("half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pdf2txt.stage.run", interrupted)
+        with pytest.raises(RunInterrupted) as caught:
+            run(load(str(path)), store, rerun, Watcher())
+    assert caught.value.record.status == "interrupted"
+    digest = caught.value.record.data["stages"][0]["digest"]
+    seen = []
+    real = pdf2txt_stage.run
+
+    def looking(settings: Any, inputs: Any, work: Path, report: Any) -> Any:
+        seen.append((work / "progress").read_text())
+        return real(settings, inputs, work, report)
+
+    monkeypatch.setattr("pdf2txt.stage.run", looking)
+    run(load(str(path)), store, rerun, Watcher())
+    assert seen == ["half"] and store.manifest("pdf2txt", digest) is not None
+
+
+def test_gc_leaves_a_working_run_alone(finished: tuple[Path, Store]) -> None:
+    _, store = finished
+    (store.units / "rows" / "unused").write_bytes(b"x")
+    (store.attempt("train", "f" * 64)).mkdir(parents=True)
+    with store.lock("train", "f" * 64):
+        garbage = find_garbage(store, keep=1)
+        assert garbage.busy and garbage.paths == []
+    garbage = find_garbage(store, keep=1)
+    assert sorted((kind, path.name) for kind, path, _ in garbage.paths) == [("attempt", "f" * 64), ("unit", "unused")]
+
+
+def test_store_and_hidden_folders_below_the_documents_are_no_documents(
+    small_run: Callable[..., Path], documents: Path
+) -> None:
+    store = Store(documents / "store")
+    path = small_run()
+    first = run(load(str(path)), store, Selection(until="datasets_build"), Watcher())
+    (documents / ".venv").mkdir()
+    (documents / ".venv" / "LICENSE.txt").write_text("not a document of ours")
+    again = run(load(str(path)), store, Selection(until="datasets_build"), Watcher())
+    assert actions(again)[:2] == ["cached", "cached"]
+    assert len(first.data["documents"]) == 3
+
+
+def test_file_names_need_not_be_utf8(small_run: Callable[..., Path], tmp_path: Path, documents: Path) -> None:
+    (documents / "bees.txt").rename(documents / os.fsdecode(b"caf\xe9.txt"))
+    store = Store(tmp_path / "store")
+    record = run(load(str(small_run())), store, Selection(until="datasets_build"), Watcher())
+    assert record.status == "done" and len(find_run(store, "latest").data["documents"]) == 3
 
 
 def test_damaged_record_does_not_hide_the_others(finished: tuple[Path, Store]) -> None:

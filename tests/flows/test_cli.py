@@ -119,3 +119,55 @@ def test_sigterm_is_an_orderly_interruption(small_run: Callable[..., Path], tmp_
     assert process.returncode == 130, stderr
     assert "longfolio resume" in stderr and "Traceback" not in stderr
     assert longfolio("resume", cwd=tmp_path).returncode == 0
+
+
+def test_two_runs_of_one_thing_share_the_work(small_run: Callable[..., Path], tmp_path: Path) -> None:
+    command = [str(LONGFOLIO), "run", str(small_run()), "--until", "datasets_build", "--json"]
+    both = [
+        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) for _ in range(2)
+    ]
+    results = [json.loads(process.communicate()[0]) for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    for stage in range(2):
+        assert sorted(r["stages"][stage]["action"] for r in results) == ["cached", "ran"]
+    assert len({r["run_id"] for r in results}) == 2
+
+
+def test_commands_about_the_store(small_run: Callable[..., Path], tmp_path: Path) -> None:
+    """diff, trace, verify --repair, gc, doctor on a store with two runs."""
+    path = small_run()
+    for seed in (1, 2):
+        done = longfolio("run", path, "--until", "datasets_build", "--set", f"dataset.seed={seed}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    difference = json.loads(longfolio("diff", "--json", cwd=tmp_path).stdout)
+    assert {"key": "dataset.seed", "first": 1, "second": 2} in difference["settings"]
+
+    dataset = sorted((tmp_path / "store" / "stages" / "datasets_build").iterdir())[0]
+    shown = longfolio("dataset", "view", dataset, "-n", "1", "--json", cwd=tmp_path)
+    row = json.loads(shown.stdout)["rows"][0]
+    lineage = json.loads(longfolio("trace", row["id"], "--json", cwd=tmp_path).stdout)
+    assert [d["doc_id"] for d in lineage["documents"]] == row["doc_ids"]
+
+    assert longfolio("verify", cwd=tmp_path).returncode == 0
+    (dataset / "stats.json").write_text("{}")
+    damaged = longfolio("verify", cwd=tmp_path)
+    assert damaged.returncode == 1 and "stats.json was changed" in damaged.stderr
+    assert longfolio("verify", "--repair", cwd=tmp_path).returncode == 1
+    assert longfolio("verify", cwd=tmp_path).returncode == 0 and not dataset.exists()
+    command = ("run", path, "--until", "datasets_build", "--json")
+    again = [longfolio(*command, "--set", f"dataset.seed={seed}", cwd=tmp_path) for seed in (1, 2)]
+    assert sorted(json.loads(done.stdout)["stages"][1]["action"] for done in again) == ["cached", "ran"]
+
+    shown = longfolio("gc", "--keep", "1", cwd=tmp_path)
+    assert "can be deleted" in shown.stdout and len(list(dataset.parent.iterdir())) == 2
+    assert longfolio("gc", "--keep", "1", "--delete", cwd=tmp_path).returncode == 0
+    assert len(list(dataset.parent.iterdir())) == 1
+    checks = json.loads(longfolio("doctor", "--json", cwd=tmp_path).stdout)["checks"]
+    assert {c["name"] for c in checks} >= {"torch", "store", "rapidocr", "poppler", "model smollm2-135m-q4"}
+
+
+def test_chat_answers_from_a_model_directory(tiny_model_dir: Path, tmp_path: Path) -> None:
+    done = longfolio("chat", tiny_model_dir, "--question", "What is a page?", "--max-new-tokens", "4", cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout, done.stderr
+    missing = longfolio("chat", "nope", "--question", "?", cwd=tmp_path)
+    assert missing.returncode == 2 and "nope is no model directory" in missing.stderr
