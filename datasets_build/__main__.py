@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from datasets_build.settings import DatasetSettings
+from pdf2txt.errors import UserError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,20 +40,37 @@ def main(argv: list[str] | None = None) -> int:
 
     from datasets_build.stage import run
 
-    work = args.out.with_name(args.out.name + ".work")
-    work.mkdir(parents=True, exist_ok=True)
-    inputs = {"pdf2txt": folder, "model": args.model, "units": work / "units"}
+    out = args.out.resolve()  # "." has no name
     try:
+        _check_out(out)
+        work = out.with_name(out.name + ".work")
+        work.mkdir(parents=True, exist_ok=True)
+        inputs = {"pdf2txt": folder, "model": args.model, "units": work / "units"}
         metrics = run(settings, inputs, work, _report)
     except Exception as error:
         if not hasattr(error, "remedy"):
             raise
         print(f"error: {error}\n  what to do: {error.remedy}", file=sys.stderr)
         return 1
-    shutil.rmtree(args.out, ignore_errors=True)
-    (work / "output").rename(args.out)
+    shutil.rmtree(out, ignore_errors=True)
+    (work / "output").rename(out)
     print(json.dumps(metrics, indent=2))
     return 0
+
+
+def _check_out(out: Path) -> None:
+    """Refuse to replace anything but an earlier dataset or an empty folder.
+
+    Raises:
+        UserError: ``out`` holds something else.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not ((out / "stats.json").is_file() and (out / "data").is_dir()):
+        raise UserError(
+            f"--out {out} exists and is no dataset: building would delete it",
+            "name a new folder, an empty one, or an earlier dataset, which is replaced",
+        )
 
 
 def _settings(file: Path | None, pairs: list[str]) -> DatasetSettings:

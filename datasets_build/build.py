@@ -21,7 +21,7 @@ from datasets_build.settings import DatasetSettings
 from datasets_build.window import Window, fit, shrink
 from pdf2txt.units import digest
 
-BUILD_VERSION = 1  # raised when the same candidate gives another row
+BUILD_VERSION = 2  # raised when the same candidate gives another row
 SEPARATOR = "\n\n"
 MAX_CANDIDATES = 20  # per wanted row: where most fail, more of the same would fail too
 
@@ -60,6 +60,7 @@ def pack(unit: Unit) -> bytes:
 
 
 def unpack(data: bytes) -> Unit:
+    """The unit that ``pack`` made ``data`` of."""
     return json.loads(zlib.decompress(data))
 
 

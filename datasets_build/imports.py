@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from datasets_build.build import Unit
 from datasets_build.measure import Measure
-from datasets_build.rows import FROM_IMPORT, IMPORT_TASK, import_group, make_row
+from datasets_build.rows import FROM_IMPORT, IMPORT_TASK, import_group, long_lines, make_row
 from datasets_build.settings import DatasetSettings, ImportSettings
 from pdf2txt.errors import UserError
 from pdf2txt.units import digest
 
-IMPORT_VERSION = 1  # raised when the same file gives other rows
+IMPORT_VERSION = 2  # raised when the same file gives other rows
 CHUNK = 256  # rows per unit
 
 Record = tuple[int, dict[str, Any]]  # (line or element number, from 1; the object)
@@ -133,6 +134,16 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def common_lines(path: Path, settings: ImportSettings, name: str) -> frozenset[str]:
+    """The ``long_lines`` that stand in more than half of the rows of a file: a preamble, no text of their own."""
+    counts: Counter[str] = Counter()
+    rows = 0
+    for _, instruction, _ in pairs(path, settings, name):
+        rows += 1
+        counts.update(long_lines(instruction).keys())
+    return frozenset(line for line, n in counts.items() if 2 * n > rows)
+
+
 def chunks(path: Path, settings: ImportSettings, name: str) -> Iterator[list[tuple[int, str, str]]]:
     """The rows of a file, ``CHUNK`` at a time: one unit each."""
     batch: list[tuple[int, str, str]] = []
@@ -146,16 +157,30 @@ def chunks(path: Path, settings: ImportSettings, name: str) -> Iterator[list[tup
 
 
 def chunk_key(
-    batch: list[tuple[int, str, str]], sha256: str, one: ImportSettings, all_: DatasetSettings, tokenizer: str
+    batch: list[tuple[int, str, str]],
+    sha256: str,
+    common: Collection[str],
+    one: ImportSettings,
+    all_: DatasetSettings,
+    tokenizer: str,
 ) -> str:
     """Identity of a chunk's unit."""
-    return digest("import", IMPORT_VERSION, batch, sha256, one.license, all_.template, all_.max_tokens, tokenizer)
+    settings = [one.license, all_.template, all_.max_tokens]
+    return digest("import", IMPORT_VERSION, batch, sha256, sorted(common), settings, tokenizer)
 
 
 def chunk_unit(
-    batch: list[tuple[int, str, str]], sha256: str, one: ImportSettings, limit: int, measure: Measure
+    batch: list[tuple[int, str, str]],
+    sha256: str,
+    common: Collection[str],
+    one: ImportSettings,
+    limit: int,
+    measure: Measure,
 ) -> Unit:
-    """Rows of a chunk. A row that is empty or longer than ``limit`` tokens is a reject: it is never cut."""
+    """Rows of a chunk, grouped regardless of ``common`` lines.
+
+    A row that is empty or longer than ``limit`` tokens is a reject: it is never cut.
+    """
     unit: Unit = {"rows": [], "rejects": []}
     for number, instruction, output in batch:
         n_tokens = measure.row(instruction, output) if instruction and output else 0
@@ -175,7 +200,7 @@ def chunk_unit(
                 source_sha256=sha256,
                 license=one.license,
                 answer_source=FROM_IMPORT,
-                split_group=import_group(instruction),
+                split_group=import_group(instruction, common),
             )
         )
     return unit

@@ -53,7 +53,8 @@ class Measure:
         """Tokens of each text by itself."""
         if not texts:
             return []
-        return [len(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+        encoded = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)
+        return [len(ids) for ids in encoded["input_ids"]]
 
     @cached_property
     def separator(self) -> int:

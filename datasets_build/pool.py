@@ -8,6 +8,7 @@ import signal
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 from datasets_build.build import Builder, Job, pack
 from datasets_build.measure import Measure
 from datasets_build.reading import Reading
+from pdf2txt.errors import UserError
 from pdf2txt.schema import Document
 from pdf2txt.units import Units, digest
 
@@ -76,7 +78,11 @@ def _document(document: Document) -> DocumentUnits:
 
 
 def documents_units(documents: Iterable[Document], worker: Worker, processes: int) -> Iterator[DocumentUnits]:
-    """The units of each document, in order; a few documents in memory at a time."""
+    """The units of each document, in order; a few documents in memory at a time.
+
+    Raises:
+        UserError: a worker process was killed.
+    """
     if processes == 1:
         yield from map(worker.document, documents)
         return
@@ -92,6 +98,11 @@ def documents_units(documents: Iterable[Document], worker: Worker, processes: in
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise UserError(
+                f"one of {processes} worker processes was killed, most often because memory ran out",
+                f"set dataset.workers lower than {processes} (or 1) and run again: finished documents are kept",
+            ) from error
         finally:
             for future in waiting:
                 future.cancel()

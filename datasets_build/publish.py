@@ -92,6 +92,7 @@ def write_rejects(path: Path, rejects: list[dict[str, Any]]) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as JSON with sorted keys: the same value gives the same bytes."""
     path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

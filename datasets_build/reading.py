@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -229,7 +231,7 @@ def _spans(document: Document) -> list[tuple[int, int, str]]:
             spans.insert(at + 1, (block.start, block.end))
             starts.insert(at + 1, block.start)
     if not spans:
-        spans = [m.span() for m in re.finditer(r"\S(?:.|\n(?!\s*\n))*", document.text)]
+        spans = list(_between_empty_lines(document.text))
     result: list[tuple[int, int, str]] = []
     at = 0
     for start, end in spans:
@@ -246,6 +248,17 @@ def _spans(document: Document) -> list[tuple[int, int, str]]:
         if kind not in _NOT_TEXT:
             result.append((start, end, kind))
     return result
+
+
+def _between_empty_lines(text: str) -> Iterator[tuple[int, int]]:
+    """(start, end) of every run of lines that are not empty, without white space at its start."""
+    start = 0
+    for gap in itertools.chain(re.finditer(r"\n\s*\n", text), [None]):
+        end = gap.start() if gap else len(text)
+        first = re.compile(r"\S").search(text, start, end)
+        if first:
+            yield first.start(), end
+        start = gap.end() if gap else end
 
 
 def _without_layout(text: str, first: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from pdf2txt.units import digest
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 FROM_DOCUMENT = "document"  # answer_source: the answer stands in the document
 FROM_IMPORT = "import"  # answer_source: as the imported file has it
 IMPORT_TASK = "import"
+LONG_LINE_WORDS = 40  # a line of an import that is a text, not a question or a remark
 COLUMNS = (
     "instruction", "output", "id", "task", "doc_ids", "evidence", "answer_source", "n_tokens",
     "source_sha256", "split_group", "license",
@@ -55,14 +57,24 @@ def duplicate_key(row: Row) -> str:
     return digest(_normalised(row["instruction"]), _normalised(row["output"]))
 
 
-def import_group(instruction: str) -> str:
+def long_lines(instruction: str) -> dict[str, int]:
+    """The digests and lengths of the lines of ``LONG_LINE_WORDS`` words and more."""
+    lines = (_normalised(line) for line in instruction.splitlines())
+    return {digest(line)[:16]: len(line) for line in lines if len(line.split()) >= LONG_LINE_WORDS}
+
+
+def import_group(instruction: str, common: Collection[str] = ()) -> str:
     """The split group of an imported row.
 
-    Rows on one long text share it though their questions differ, so the group is drawn from the longest line:
-    of a LongAlpaca row a paragraph of the paper, of a short row the question.
+    Rows on one long text belong together though their questions differ, so the group is the row's longest
+    line, if it is long: of a LongAlpaca row a paragraph of the paper. Otherwise it is the whole instruction.
+
+    Args:
+        common: ``long_lines`` that say nothing about the row, such as a preamble of all rows of a file.
     """
-    longest = max(instruction.splitlines(), key=len, default="")
-    return "import:" + digest(_normalised(longest))[:16]
+    lines = {line: length for line, length in long_lines(instruction).items() if line not in common}
+    longest = max(lines, key=lambda line: lines[line]) if lines else digest(_normalised(instruction))[:16]
+    return f"import:{longest}"
 
 
 def _normalised(text: str) -> str:

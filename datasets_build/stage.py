@@ -26,7 +26,7 @@ from pdf2txt.errors import UserError
 from pdf2txt.schema import CONVERTED, Document, read_documents
 from pdf2txt.units import Units
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 UNIT_KIND = "rows"
 
 Report = Callable[..., None]
@@ -120,12 +120,14 @@ class _Build:
             if not path.is_file():
                 raise UserError(f"import {path}: no such file", f"mend dataset.imports[{i}].path")
             sha256 = imports.file_sha256(path)
+            common = imports.common_lines(path, one, str(i))
+            tokenizer = self.worker.job.tokenizer_digest
             for batch in imports.chunks(path, one, str(i)):
-                key = imports.chunk_key(batch, sha256, one, self.settings, self.worker.job.tokenizer_digest)
+                key = imports.chunk_key(batch, sha256, common, one, self.settings, tokenizer)
                 reused = self.units.path(key).exists()
                 if not reused:
                     limit = self.settings.max_tokens
-                    unit = imports.chunk_unit(batch, sha256, one, limit, self.worker.measure)
+                    unit = imports.chunk_unit(batch, sha256, common, one, limit, self.worker.measure)
                     self.units.put(key, pack(unit))
                 self._count_unit(key, reused)
                 self._take(key, one.kind, None)

@@ -290,7 +290,7 @@ def load_adapter(base_model: PreTrainedModel, folder: Path) -> PeftModel:
 
     Args:
         base_model: built with ``config=AutoConfig.from_pretrained(folder)``, the extended config.
-        folder: from `save_adapter`.
+        folder: from `save_adapter`, or of PEFT alone (no config.json, nothing extended).
 
     Returns:
         The model in eval mode, nothing requiring gradients.
@@ -304,7 +304,8 @@ def load_adapter(base_model: PreTrainedModel, folder: Path) -> PeftModel:
     if not (folder / "adapter_model.safetensors").is_file():
         raise UserError(f"{folder} holds no adapter_model.safetensors", "give the adapter/ folder of a training output")
     settings = json.loads((folder / "adapter_config.json").read_text())
-    extended = json.loads((folder / "config.json").read_text())
+    own = folder / "config.json"
+    extended = json.loads(own.read_text()) if own.is_file() else {}  # a plain PEFT adapter extends nothing
     for key in ("rope_parameters", "max_position_embeddings"):
         if key in extended and getattr(base_model.config, key, None) != extended[key]:
             raise UserError(
@@ -316,7 +317,9 @@ def load_adapter(base_model: PreTrainedModel, folder: Path) -> PeftModel:
         **{**settings, "modules_to_save": None, "ensure_weight_tying": False, "base_model_name_or_path": None}
     )
     model = get_peft_model(base_model, config, autocast_adapter_dtype=True)
-    load_trained_state(model, load_file(folder / "adapter_model.safetensors"))
+    state = load_file(folder / "adapter_model.safetensors")
+    vector = ".lora_magnitude_vector"  # of DoRA: PEFT leaves its ".weight" out of the file
+    load_trained_state(model, {f"{n}.weight" if n.endswith(vector) else n: t for n, t in state.items()})
     return model.requires_grad_(False).eval()
 
 

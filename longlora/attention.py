@@ -211,6 +211,8 @@ class _PlanCache:
 
     def get(self, shape: tuple[int, int], group: int | None, mask: Tensor | None, positions: Tensor | None) -> Plan:
         given = (mask, positions)
+        if any(t is not None and t.is_inference() for t in given):  # no version counter: a change would go unseen
+            return make_plan(document_lengths(*shape, mask, positions), group)
         versions = tuple(None if t is None else t._version for t in given)
         same = len(self.tensors) == 2 and all(
             new is None if old is None else old() is new and new is not None

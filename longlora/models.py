@@ -137,14 +137,18 @@ def _check_safetensors(path: Path) -> None:
 
 
 def _hub_folder(settings: ModelSettings) -> Path:
+    """The hub's copy in its cache. ``.bin`` weights are fetched only where there are no safetensors."""
     from huggingface_hub import snapshot_download
 
     assert settings.name is not None
     repo = HUB_NAMES.get(settings.name, settings.name)
+    patterns = [f"*{s}" for s in WEIGHT_SUFFIXES]
     try:
-        return Path(
-            snapshot_download(repo, revision=settings.revision, allow_patterns=[f"*{s}" for s in WEIGHT_SUFFIXES])
-        )
+        without_bin = [p for p in patterns if p != "*.bin"]
+        folder = Path(snapshot_download(repo, revision=settings.revision, allow_patterns=without_bin))
+        if not any(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(repo, revision=settings.revision, allow_patterns=patterns))
+        return folder
     except Exception as error:
         raise UserError(
             f"model {settings.name!r} is not embedded, and the hub copy of {repo} is not to be had: "
@@ -161,7 +165,9 @@ def prepare(settings: ModelSettings, cache: Path, report: Callable[..., None] | 
     if settings.name not in EMBEDDED:
         return model_files(settings)[0].parent
     gguf = embedded_file(settings.name)
-    key = hashlib.sha256(f"{CONVERSION_VERSION}:{gguf.name}:{gguf.stat().st_size}".encode()).hexdigest()[:12]
+    with gguf.open("rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()
+    key = hashlib.sha256(f"{CONVERSION_VERSION}:{content}".encode()).hexdigest()[:12]
     target = cache / f"{settings.name}-{key}"
     if not (target / "config.json").exists():
         _convert(gguf, target, report or (lambda event, **fields: None))
@@ -213,8 +219,7 @@ def load_model(folder: Path, *, dtype: str = "bfloat16", **kwargs: Any) -> PreTr
 
     Raises:
         UserError: the weights are damaged, or some that the configuration asks for are missing (transformers
-        alone
-            would draw those at random and go on).
+            alone would draw those at random and go on).
     """
     import torch
     from safetensors import SafetensorError

@@ -35,7 +35,7 @@ def window(config: PretrainedConfig) -> int:
     original = rope.get(ORIGINAL) or getattr(config, ORIGINAL, None)
     if rope["rope_type"] == "default" or (original and length > original):
         return length
-    return int(length * rope.get("factor", 1.0))
+    return round(length * rope.get("factor", 1.0))  # the factor is a rounded quotient: 500 * 2.002
 
 
 def extend(config: PretrainedConfig, context_length: int, method: Method = "linear") -> PretrainedConfig:

@@ -53,6 +53,7 @@ class Style:
 
 
 def body_style(pages: list[list[Region]]) -> Style:
+    """The looks of most of the document's letters."""
     sizes: Counter[float] = Counter()
     bold = total = 0
     for page in pages:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ from pdf2txt.errors import UserError
 from pdf2txt.schema import CONVERTED, PAGE_BREAK, Document
 from pdf2txt.settings import Pdf2txtSettings
 from pdf2txt.sources import find_sources
-from pdf2txt.units import write_atomic
+from pdf2txt.units import digest, write_atomic
+
+_SCRATCH = ".pdf2txt-"
 
 
 def convert_folder(
@@ -40,7 +44,8 @@ def convert_folder(
     Returns:
         ``{"documents": [{"source", "sha256", "status", "pages", "pages_ocr", "seconds", "warnings",
         "text"}]}`` in the order of the paths; ``source`` and ``text`` (the ``.txt`` file, None for a
-        rejected one) are absolute paths.
+        rejected one) are absolute paths. ``status`` is "failed" where the system, not the file, was at fault
+        (no permission, a full disk, a worker lost): ``warnings`` hold its error.
 
     Raises:
         UserError: a path does not exist, there is nothing to convert, or ``out`` cannot be written.
@@ -55,31 +60,48 @@ def convert_folder(
         (out / ".writable").unlink()
     except OSError as error:
         raise UserError(f"cannot write to {out}: {error.strerror}", "choose another --out folder") from error
-    work = Path(tempfile.mkdtemp(prefix="pdf2txt-"))
-    try:
+    with _scratch(out) as work:
         hashes, unreadable = _hashes(files, report)
         by_hash: dict[str, Path] = {}
         for file, sha256 in hashes.items():
             by_hash.setdefault(sha256, file)
         converter = Converter(settings, units or work / "units", work, report)
         converter.convert(by_hash)
-        names = _names(hashes)
+        names = _names({file: hashes.get(file) or digest(str(file.absolute())) for file in files})
         entries: dict[Path, dict[str, Any]] = {}
         for document, seconds in converter.documents_and_seconds(by_hash):
             for file in (f for f, sha256 in hashes.items() if sha256 == document.sha256):
                 entries[file] = _write(document, file, out, names[file], page_breaks, seconds)
         for file in files:
             if file not in entries:
-                why = unreadable.get(file) or next(
-                    (m.split(": ", 1)[1] for m in converter.transient if m.startswith(f"{file.name}: ")),
-                    "no result",
-                )
-                status = "timeout" if "limit" in why else "corrupt"
+                why = unreadable.get(file) or converter.problems.get(hashes[file], "no result")
+                status = "timeout" if why.startswith("over its limit") else "failed"
                 document = Document(hashes.get(file, ""), file.name, status, warnings=(why,))
-                entries[file] = _write(document, file, out, names.get(file, file.stem), page_breaks, 0.0)
+                entries[file] = _write(document, file, out, names[file], page_breaks, 0.0)
         return {"documents": [entries[file] for file in files]}
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _scratch(out: Path) -> Iterator[Path]:
+    """A folder in ``out`` that is gone afterwards; those that killed processes left behind go first.
+
+    A living process holds a lock on a file in its own.
+    """
+    for left in out.glob(f"{_SCRATCH}*"):
+        with contextlib.suppress(OSError), (left / "lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left, ignore_errors=True)
+    while True:
+        work = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=out))
+        with (work / "lock").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (work / "lock").exists():
+                continue  # another process took it for a leftover before it was locked
+            try:
+                yield work
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+            return
 
 
 def document_text(path: Path) -> str:

@@ -18,9 +18,10 @@ from pdf2txt import layout_model, ocr, textlayer
 from pdf2txt.assemble import PageInfo, assemble
 from pdf2txt.blocks import RawBlock, body_style, cut_blocks, mark_sections
 from pdf2txt.engines import Engines, resolve
+from pdf2txt.errors import may_pass
 from pdf2txt.furniture import PageLines, remove_furniture
 from pdf2txt.order import Reading, Region, read_order
-from pdf2txt.render import page_image, scale_for
+from pdf2txt.render import page_image, poppler_pages, scale_for
 from pdf2txt.repair import repair
 from pdf2txt.schema import Document
 from pdf2txt.settings import Pdf2txtSettings
@@ -29,7 +30,9 @@ from pdf2txt.textfile import SUFFIXES, convert_text
 
 _log = logging.getLogger(__name__)
 _PASSWORD_ERRORS = (4, 5)  # FPDF_ERR_PASSWORD, FPDF_ERR_SECURITY
+_LETTER = (612.0, 792.0)  # points; what a page of unknown size is taken for until it is drawn
 _FEW = 10  # fewer characters than this is no text layer
+_PAGE_BYTES = 3000  # of a text file that are about a printed page
 _STAMP = 250  # up to so many characters may be a stamp or a running head on a scan
 
 # The commonest words of the languages that PDFs are mostly written in, three per language.
@@ -68,12 +71,13 @@ def convert(
     """Convert one file; a file that cannot be converted is a Document with a status, never an exception.
 
     Args:
-        on_page: called as (page number from 1, pages, "read" | "order") before either step of a page begins.
+        on_page: called as (page number from 1, pages, "read" | "order") before either step of a page begins,
+            and as (0, pages, "document") before what is done for all pages at once.
         skip: pages to leave out, with the reason to put among the warnings.
         threads: of the OCR engine, 0: its own choice.
 
     Raises:
-        OSError: the file cannot be read (may pass on retry).
+        OSError, MemoryError, DrawingTimeout: the machine, not the file, is to blame (may pass on retry).
         UserError: an engine asked for by name is missing.
     """
     engines = resolve(settings)
@@ -83,6 +87,7 @@ def convert(
         return Document(sha256, path.name, "empty", warnings=("the file has 0 bytes",))
     suffix = path.suffix.lower()
     if suffix in SUFFIXES:
+        on_page(0, 1 + len(data) // _PAGE_BYTES, "document")
         document = convert_text(path, data, sha256)
     elif suffix == ".pdf" or data[:1024].lstrip().startswith(b"%PDF-"):
         document = _Converter(path, sha256, settings, engines, on_page, store, skip or {}, threads).run(data)
@@ -147,7 +152,7 @@ class _Converter:
             if error.err_code in _PASSWORD_ERRORS:
                 self.warnings.append("a password is needed to open it")
                 return "encrypted", 0
-            total = self._poppler_pages()
+            total = poppler_pages(self.path)
             if not total:
                 self.warnings.append(f"cannot be opened: {error}")
                 return "corrupt", 0
@@ -156,14 +161,6 @@ class _Converter:
             self.warnings.append("the file has no pages")
             return "empty", 0
         return "", total
-
-    def _poppler_pages(self) -> int:
-        try:
-            import pdf2image
-
-            return int(pdf2image.pdfinfo_from_path(str(self.path), timeout=30).get("Pages", 0))
-        except Exception:  # poppler missing, or it cannot read the file either
-            return 0
 
     def _page(self, number: int, total: int) -> _Page:
         self.on_page(number, total, "read")
@@ -175,10 +172,14 @@ class _Converter:
             try:
                 page = self.pdf[number - 1]
             except Exception as error:  # a damaged page must not lose the document
+                if may_pass(error):
+                    raise
                 _log.debug("page %d: %s", number, error)
         try:
             return self._read(page, number)
         except Exception as error:
+            if may_pass(error):
+                raise
             self._lose(number, f"{type(error).__name__}: {error}")
             return _blank(number)
         finally:
@@ -228,16 +229,19 @@ class _Converter:
     def _ocr(self, page: Any, number: int) -> ocr.OcrPage:
         if self.store is not None and (known := self.store.get(number)) is not None:
             return known
-        width, height = page.get_size() if page is not None else (612.0, 792.0)
+        width, height = page.get_size() if page is not None else _LETTER
         scale = scale_for(width, height, self.settings.dpi)
+        if page is None:
+            scale = round(scale * 72) / 72  # poppler takes whole dots per inch
         image = page_image(self.path, page, number, scale, self.engines.render)
         read = ocr.read(image, scale, self.engines.ocr_backend, self.threads)
+        read.width, read.height = image.shape[1] / scale, image.shape[0] / scale
         if self.store is not None:
             self.store.put(number, read)
         return read
 
     def _from_ocr(self, page: Any, number: int, read: ocr.OcrPage) -> _Page:
-        width, height = page.get_size() if page is not None else (612.0, 792.0)
+        width, height = page.get_size() if page is not None else (read.width, read.height)
         if read.rotation in (90, 270):
             width, height = height, width
         own = page.get_rotation() if page is not None else 0
@@ -246,12 +250,14 @@ class _Converter:
         return _Page(info, PageLines(width, height, lines), read.rotation)
 
     def _document(self, pages: list[_Page], total: int) -> Document:
+        self.on_page(0, total, "document")
         if not self.settings.keep_headers:
             remove_furniture([p.lines for p in pages])
         regions = []
         for p in pages:
             self.on_page(p.info.number, total, "order")
             regions.append(self._regions(p))
+        self.on_page(0, total, "document")  # and up to the language and the packing of the result
         style = body_style(regions)
         blocks: list[RawBlock] = []
         for p, page_regions in zip(pages, regions, strict=True):
@@ -296,6 +302,8 @@ class _Converter:
                 image = np.ascontiguousarray(np.rot90(image, -(page.turned // 90)))
             return layout_model.read_order(upright, image, scale)
         except Exception as error:  # layout is a help, not a need: geometry alone will do
+            if may_pass(error):
+                raise
             self.warnings.append(f"page {number}: layout model failed ({type(error).__name__}: {error})")
             return None
 

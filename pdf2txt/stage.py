@@ -19,7 +19,8 @@ from pdf2txt.settings import Pdf2txtSettings
 from pdf2txt.units import Units, digest
 from pdf2txt.worker import unpack
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
+_PAGE_VERSION = 2  # of pages read by OCR, which most changes of the stage leave as they are
 
 Report = Callable[..., None]
 
@@ -49,9 +50,11 @@ def document_key(sha256: str, suffix: str, settings: Pdf2txtSettings, engines: d
 
 
 def page_key(settings: Pdf2txtSettings, engines: dict[str, Any]) -> str:
-    """What a page read by OCR depends on besides its file: not on layout or cleaning."""
-    drawn = {k: engines[k] for k in ("render", "ocr", "ocr_backend", "versions", "weights")}
-    return digest("page", settings.dpi, drawn, STAGE_VERSION)
+    """What the lines of a page read by OCR depend on besides its file: not on layout, cleaning or language."""
+    took_part = ["pypdfium2", "rapidocr", engines["ocr_backend"], *(["poppler"] * (engines["render"] == "poppler"))]
+    versions = {name: engines["versions"].get(name, "") for name in took_part}
+    names = [engines[k] for k in ("render", "ocr", "ocr_backend")]
+    return digest("page", settings.dpi, names, versions, engines["weights"]["ocr"], _PAGE_VERSION)
 
 
 def run(settings: Pdf2txtSettings, inputs: dict[str, Path], work: Path, report: Report) -> dict[str, Any]:
@@ -104,6 +107,7 @@ class Converter:
         self.results: dict[str, Path] = {}  # sha256 -> where the document is
         self.reused = self.converted = 0
         self.transient: list[str] = []
+        self.problems: dict[str, str] = {}  # sha256 -> why there is no document
 
     def convert(self, sources: dict[str, Path]) -> None:
         """Make sure that every source (sha256 -> path) has a result, or a transient failure reported."""
@@ -131,6 +135,7 @@ class Converter:
             page_key=page_key(self.settings, self.engines),
             log=self.work / "workers.log",
             on_page=on_page,
+            on_unit=lambda key, reused: self.report("unit", kind="page", key=key, reused=reused),
         )
         with contextlib.closing(outcomes):  # whatever stops us stops the workers first
             for outcome in outcomes:
@@ -141,6 +146,7 @@ class Converter:
     def _take(self, outcome: Outcome) -> None:
         job = outcome.job
         if outcome.problem:
+            self.problems[job.sha256] = outcome.problem
             self._transient(f"{job.path.name}: {outcome.problem}")
             return
         self.results[job.sha256] = job.outcome_path

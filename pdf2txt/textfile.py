@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from pdf2txt.repair import repair
@@ -22,15 +24,26 @@ def convert_text(path: Path, data: bytes, sha256: str) -> Document:
         return Document(sha256, path.name, "empty", warnings=("the file holds no text",))
     markdown = path.suffix.lower() != ".txt"
     blocks, paragraphs = [], []
-    for match in re.finditer(r"\S(?:.|\n(?![ \t]*\n))*", text):
-        end = match.start() + len(match.group().rstrip())
-        kind = "heading" if markdown and match.group().startswith("#") else "text"
-        blocks.append(Block(1, kind, _NOWHERE, match.start(), end, 1.0))
-        paragraphs.append(Paragraph(match.start(), end, ()))
+    for start, end in _pieces(text):
+        kind = "heading" if markdown and text[start] == "#" else "text"
+        blocks.append(Block(1, kind, _NOWHERE, start, end, 1.0))
+        paragraphs.append(Paragraph(start, end, ()))
     page = Page(1, 0.0, 0.0, 0, "text-layer", 1.0, 0, len(text))
     return Document(
         sha256, path.name, "ok", text, pages=(page,), blocks=tuple(blocks), paragraphs=tuple(paragraphs)
     )  # fmt: skip
+
+
+def _pieces(text: str) -> Iterator[tuple[int, int]]:
+    """Where the paragraphs stand, without white space around them."""
+    at = 0
+    for gap in itertools.chain(re.finditer(r"\n[ \t]*\n\s*", text), [None]):
+        piece = text[at : gap.start() if gap else len(text)]
+        if bare := piece.strip():
+            start = at + len(piece) - len(piece.lstrip())
+            yield start, start + len(bare)
+        if gap:
+            at = gap.end()
 
 
 def decode(data: bytes) -> str | None:

@@ -50,6 +50,8 @@ class Frame:
 
 @dataclass
 class TextLayer:
+    """What the text layer of one page holds, and how far it can be trusted."""
+
     frame: Frame
     lines: list[Line]
     bad: float  # share of characters without a usable Unicode value

@@ -2,9 +2,10 @@
 
 Spoken over two pipes, one JSON object a line. In: ``{"settings", "units", "page_key", "threads"}`` once,
 then jobs ``{"path", "sha256", "result", "skip"}``. Out: ``{"event": "page", ...}`` before each page's
-work, then one of ``done``, ``transient``. The result is a file, written whole or not at all. A process of
-its own (no fork, no shared memory): a page that crashes or hangs takes nothing with it, and a killed
-parent takes its workers along.
+work (page 0: all pages at once), ``{"event": "unit", ...}`` when a page unit is made or reused, then one of
+``done``, ``transient``, ``page-lost`` (transient, but without the page in flight it may go on). The result
+is a file, written whole or not at all. A process of its own (no fork, no shared memory): a page that crashes
+or hangs takes nothing with it, and a killed parent takes its workers along.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ import signal
 import sys
 import time
 import zlib
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pdf2txt.errors import DrawingTimeout
 from pdf2txt.ocr import OcrPage
 from pdf2txt.spans import Line
 from pdf2txt.units import Units, digest, write_atomic
@@ -46,24 +49,28 @@ def unpack(data: bytes) -> dict[str, Any]:
 
 
 class PageStore:
-    """Pages of one document read by OCR, as units of kind ``page``."""
+    """Pages of one document read by OCR, as units of kind ``page``; ``on_unit(key, reused)`` hears of each."""
 
-    def __init__(self, root: Path, page_key: str, sha256: str) -> None:
+    def __init__(self, root: Path, page_key: str, sha256: str, on_unit: Callable[[str, bool], None]) -> None:
         self.units = Units(root, "page")
-        self.page_key, self.sha256 = page_key, sha256
+        self.page_key, self.sha256, self.on_unit = page_key, sha256, on_unit
 
     def _key(self, page: int) -> str:
         return digest("page", self.sha256, page, self.page_key)
 
     def get(self, page: int) -> OcrPage | None:
-        data = self.units.get(self._key(page))
+        key = self._key(page)
+        data = self.units.get(key)
         if data is None:
             return None
         known = unpack(data)
-        return OcrPage([Line(**line) for line in known["lines"]], known["rotation"], known["confidence"])
+        self.on_unit(key, True)
+        return OcrPage(**{**known, "lines": [Line(**line) for line in known["lines"]]})
 
     def put(self, page: int, read: OcrPage) -> None:
-        self.units.put(self._key(page), pack(asdict(read)))
+        key = self._key(page)
+        self.units.put(key, pack(asdict(read)))
+        self.on_unit(key, False)
 
 
 def main(argv: list[str]) -> None:
@@ -90,7 +97,12 @@ def main(argv: list[str]) -> None:
                 Path(job["path"]),
                 settings,
                 on_page=lambda number, total, step: say(event="page", page=number, pages=total, step=step),
-                store=PageStore(Path(start["units"]), start["page_key"], job["sha256"]),
+                store=PageStore(
+                    Path(start["units"]),
+                    start["page_key"],
+                    job["sha256"],
+                    lambda key, reused: say(event="unit", key=key, reused=reused),
+                ),
                 skip={int(page): why for page, why in job["skip"].items()},
                 threads=start["threads"],
             )
@@ -100,9 +112,9 @@ def main(argv: list[str]) -> None:
             seconds = round(time.monotonic() - began, 3)
             write_atomic(Path(job["result"]), pack({**document.to_dict(), "seconds": seconds}))
             say(event="done")
-        except OSError as error:
-            say(event="transient", message=f"{type(error).__name__}: {error}")
-        except Exception as error:  # a bug of ours on this one file: the others go on
+        except (DrawingTimeout, MemoryError) as error:
+            say(event="page-lost", message=str(error) or "not enough memory")
+        except Exception as error:  # a full disk, or a bug of ours on this one file: the others go on
             say(event="transient", message=f"{type(error).__name__}: {error}")
 
 

@@ -22,35 +22,32 @@ OF_TEXT = (
     "To which figure or table does this caption belong: “{text}”?",
 )
 _CAPTION = re.compile(
-    r"^((?:Figure|Fig\.|Table|Tab\.|Listing|Algorithm|Scheme|Box|Chart|Plate|Exhibit|Map|Diagram|FIGURE|TABLE|FIG\.)"
-    r"\s?(?:[A-Z]\.?)?(?:\d+(?:[.-]\d+)*[a-z]?|[IVX]+))\s*[.:|—–-]\s*(?=\S)"
+    r"^((Figure|Fig\.|Table|Tab\.|Listing|Algorithm|Scheme|Box|Chart|Plate|Exhibit|Map|Diagram|FIGURE|TABLE|FIG\.)"
+    r"\s?((?:[A-Z]\.?)?(?:\d+(?:[.-]\d+)*[a-z]?|[IVX]+)))\s*[.:|—–-]\s*(?=\S)"
 )
 MIN_WORDS, MAX_WORDS = 3, 100
 
 
-@recipe("caption", version=1)
+@recipe("caption", version=2)
 def caption(reading: Reading, rng: Random) -> Iterator[Found]:
     """One question per caption whose label occurs once as a label."""
     found = []
     for passage in reading.passages:
         match = _CAPTION.match(passage.text) if passage.kind in ("caption", "text") else None
         if match:
-            found.append((passage, match.group(1), passage.text[match.end() :]))
-    labels = Counter(_compared(label) for _, label, _ in found)
-    texts = Counter(text for _, _, text in found)
+            label, kind, number = match.groups()
+            same = f"{kind.casefold()[:3]} {number}"  # Figure 3, Fig. 3, Figure3
+            found.append((passage, label, same, passage.text[match.end() :]))
+    labels = Counter(same for _, _, same, _ in found)
+    texts = Counter(text for *_, text in found)
     if not found:
         yield Reject("no-caption")
-    for passage, label, text in shuffled(found, rng):
+    for passage, label, same, text in shuffled(found, rng):
         ask_label = rng.random() < 0.3
         question = rng.choice(OF_TEXT if ask_label else OF_LABEL).format(label=label, text=text)
-        if labels[_compared(label)] > 1 or texts[text] > 1:
+        if labels[same] > 1 or texts[text] > 1:
             yield Reject("ambiguous-caption", label)
         elif not MIN_WORDS <= len(text.split()) <= MAX_WORDS:
             yield Reject("caption-length", f"{label}: {len(text.split())} words")
         else:
             yield Candidate(question, label if ask_label else text, ((passage.index, ""),))
-
-
-def _compared(label: str) -> str:
-    kind, number = re.split(r"[\s.]+", label + " ", maxsplit=1)
-    return f"{kind.casefold()[:3]} {number.strip()}"

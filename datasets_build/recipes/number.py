@@ -38,9 +38,12 @@ _LABEL_BEFORE = re.compile(
 _CITATION_BEFORE = re.compile(r"\([^()]*[A-Z][^()]*,\s*(?:\d{4}[a-z]?,\s*)*$|[A-Z]\w+ \($|\bin \($")
 
 
-@recipe("number", version=1)
+@recipe("number", version=2)
 def number(reading: Reading, rng: Random) -> Iterator[Found]:
-    """One question per telling figure that the document states once."""
+    """One question per telling figure that the document states once.
+
+    To be asked for by its value it must stand nowhere else either: "1998" also stands in "May 1998".
+    """
     counts = Counter(m.group() for m in _VALUE.finditer(reading.flat))
     some = False
     for passage in shuffled(reading.body, rng):
@@ -52,6 +55,7 @@ def number(reading: Reading, rng: Random) -> Iterator[Found]:
             if can_stand_alone(s.text)
             for m in _VALUE.finditer(s.text)
             if counts[m.group()] == 1 and _telling(m, s.text)
+            if ask_gap or mentions(reading.flat, m.group()) == 1
         ]
         if not found:
             continue
@@ -66,6 +70,17 @@ def number(reading: Reading, rng: Random) -> Iterator[Found]:
         )
     if not some:
         yield Reject("no-unique-number")
+
+
+def mentions(text: str, value: str) -> int:
+    """How often ``value`` stands in ``text`` as a token, be it part of a date, an amount or a label.
+
+    Not counted: digits of a longer number or word (45 in 1,450, 45.2, 145, B45).
+    """
+    literal = re.escape(value)  # first in the pattern, which makes the search fast
+    before = rf"(?<!\w{literal})(?<!\d[.,]{literal})" if value[0].isalnum() else ""
+    after = r"(?!\w|[.,]\d)" if value[-1].isalnum() else ""
+    return sum(1 for _ in re.finditer(literal + before + after, text))
 
 
 def _telling(match: re.Match[str], sentence: str) -> bool:

@@ -26,6 +26,7 @@ def title(reading: Reading, rng: Random) -> Iterator[Found]:
         return
     pages = [reading.evidence(p.index)[0]["page"] for p in titles]
     first = [p for p, page in zip(titles, pages, strict=True) if page == pages[0]]
+    # The label that forms, cover sheets and plain-text headers put before a title is no part of it.
     name = re.sub(r"^Title:\s+", "", plain_name(first[0].text))
     if len(first) > 1:
         yield Reject("ambiguous-title", " | ".join(p.text[:60] for p in first))

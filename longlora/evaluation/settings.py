@@ -26,7 +26,10 @@ class AnswersSettings(BaseModel):
 
 
 class PerplexitySettings(BaseModel):
-    """Perplexity of raw text in disjoint windows, spread evenly over the documents."""
+    """Perplexity of raw text in disjoint windows from the beginning of each document.
+
+    All documents give their first window before any gives its second, until ``max_windows`` are there.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

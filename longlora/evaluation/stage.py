@@ -18,7 +18,7 @@ from longlora.evaluation.statistics import Bootstrap
 from longlora.evaluation.tasks import TASKS, Context, Sample, Skipped, Task
 from longlora.evaluation.units import KIND, Units, data_digest, digest
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 Report = Callable[..., None]
 
 

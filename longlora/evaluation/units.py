@@ -52,9 +52,9 @@ class Units:
         """Measure what no earlier attempt has, and store the unit. ``done(n)``: n samples are finished."""
         self.partial.mkdir(parents=True, exist_ok=True)
         path = self.partial / f"{key}.jsonl"
-        results = {s.digest: r for s, r in zip(samples, self._lines(path), strict=False) if r.get("digest") == s.digest}
+        results = {r["digest"]: r for r in self._lines(path)}
         if path.exists():  # a kill can leave half a line at the end
-            _write_whole(path, _to_lines([results[s.digest] for s in samples if s.digest in results]))
+            _write_whole(path, _to_lines(list(results.values())))
         with path.open("ab") as file:
             for n, sample in enumerate(samples, 1):
                 if sample.digest not in results:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from longlora import rope
 from longlora.errors import UserError
 from longlora.merge.card import model_card
 from longlora.merge.settings import MergeSettings
 from longlora.merge.weights import Adapter, Checkpoint, Merge
 from longlora.merge.writer import Spec, write_model
 
-STAGE_VERSION = 1
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+STAGE_VERSION = 2
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
@@ -53,18 +58,19 @@ def run(settings: MergeSettings, inputs: dict[str, Path], work: Path, report: Ca
 
     output = work / "output"
     finished = output / "verification.json"
-    if finished.is_file():
-        return dict(json.loads(finished.read_text())["metrics"])
     base = inputs["model"]
     adapter_dir = inputs["train"] / "adapter"
     model_dir = work / "model"
+    if _begin(work, fingerprint(settings, base, adapter_dir), report) and finished.is_file():
+        return dict(json.loads(finished.read_text())["metrics"])
     if (output / "model").is_dir():  # an attempt that was killed between its last two renames
         (output / "model").replace(model_dir)
     model_dir.mkdir(parents=True, exist_ok=True)
 
     adapter = Adapter.read(adapter_dir)
     config = _config(base, adapter_dir)
-    _copy_tokenizer(base, adapter_dir, model_dir, config["max_position_embeddings"])
+    context_length = _context_length(config)
+    _copy_tokenizer(base, adapter_dir, model_dir, context_length)
     merge = Merge(Checkpoint(base), adapter, *_ties(config))
     specs = [Spec(name, merge.shape(name), _dtype(merge, name, settings)) for name in merge.names]
     stored = sorted({s.dtype for s in specs if s.dtype in FLOATS})
@@ -81,7 +87,7 @@ def run(settings: MergeSettings, inputs: dict[str, Path], work: Path, report: Ca
     checks = compare(base, adapter_dir, model_dir, merge, specs, settings.probe_tokens, settings.tolerance)
     metrics = {
         "logits_max_difference": checks["exact"]["max_absolute"],
-        "context_length": config["max_position_embeddings"],
+        "context_length": context_length,
         "parameters": sum(math.prod(s.shape) for s in specs),
         "bytes": size,
         "rounding_kl_nats": checks["rounding"]["mean_kl_nats"],
@@ -99,7 +105,7 @@ def run(settings: MergeSettings, inputs: dict[str, Path], work: Path, report: Ca
     facts = {
         **metrics,
         "base": _base_name(_lineage(adapter_dir), base),
-        "base_context_length": _read_json(base / "config.json").get("max_position_embeddings", 0),
+        "base_context_length": _context_length(_read_json(base / "config.json")),
         "rope": config.get("rope_parameters") or {},
         "dtype": config["dtype"],
         "adapter": adapter.config,
@@ -119,6 +125,33 @@ def run(settings: MergeSettings, inputs: dict[str, Path], work: Path, report: Ca
     return metrics
 
 
+def fingerprint(settings: MergeSettings, base: Path, adapter: Path) -> str:
+    """sha256 of settings and files: an earlier attempt in ``work`` counts only if it was of the same."""
+    parts: list[Any] = [STAGE_VERSION, settings.model_dump(mode="json"), base.name]  # the card has the name
+    for folder in (base, adapter):
+        digests = {}
+        for path in sorted(folder.glob("*")):
+            if path.is_file():
+                with path.open("rb") as file:
+                    digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+        parts.append(digests)
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _begin(work: Path, now: str, report: Callable[..., None]) -> bool:
+    """Whether what is in ``work`` was begun with the fingerprint ``now``; anything else is removed."""
+    note = work / "fingerprint"
+    if note.is_file() and note.read_text() == now:
+        return True
+    if (work / "output").exists():
+        report("warning", message=f"{work / 'output'} is of another merge (base, adapter or settings); made anew")
+    for name in ("output", "model"):
+        shutil.rmtree(work / name, ignore_errors=True)
+    work.mkdir(parents=True, exist_ok=True)
+    note.write_text(now)
+    return False
+
+
 def _config(base: Path, adapter: Path) -> dict[str, Any]:
     """The adapter's extended config, or the base's where the adapter folder has none (plain PEFT)."""
     source = adapter if (adapter / "config.json").is_file() else base
@@ -130,13 +163,27 @@ def _config(base: Path, adapter: Path) -> dict[str, Any]:
     return config
 
 
+def _context_length(config: dict[str, Any]) -> int:
+    """Tokens the model handles, its RoPE scaling counted; max_position_embeddings where `rope` cannot say."""
+    limit = config.get("max_position_embeddings") or 0
+    try:
+        return rope.window(_parsed(config))
+    except UserError:
+        return int(limit)
+
+
+def _parsed(config: dict[str, Any]) -> PretrainedConfig:
+    from transformers import AutoConfig
+
+    return AutoConfig.for_model(config["model_type"], **{k: v for k, v in config.items() if k != "model_type"})
+
+
 def _ties(config: dict[str, Any]) -> tuple[dict[str, str], bool]:
     """What the architecture can tie (alias -> source), and whether this model does."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    fields = {k: v for k, v in config.items() if k != "model_type"}
-    parsed = AutoConfig.for_model(config["model_type"], **fields)
+    parsed = _parsed(config)
     tied = bool(parsed.tie_word_embeddings)
     parsed.tie_word_embeddings = True
     with torch.device("meta"):

@@ -61,6 +61,7 @@ def logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
 
 
 def largest_difference(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Largest absolute difference of two tensors of one shape, taken in float64."""
     return float((a.double() - b.double()).abs().max())
 
 

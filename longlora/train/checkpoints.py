@@ -21,6 +21,8 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
+    """A whole checkpoint: its folder, and the optimizer steps done when it was written."""
+
     path: Path
     step: int
 

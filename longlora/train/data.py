@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from longlora.errors import UserError
-from longlora.prompts import Template, render
+from longlora.prompts import Template, plain_ids, render
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -91,8 +91,7 @@ def text_samples(documents: Path, splits: Path, tokenizer: PreTrainedTokenizerBa
     for row in _parquet_rows([documents], ["doc_id", "text"]):
         if row["doc_id"] not in wanted or not row["text"]:
             continue
-        tokens = tokenizer(row["text"], add_special_tokens=False, verbose=False)["input_ids"]
-        ids = np.asarray([*tokens, tokenizer.eos_token_id], dtype=np.int32)
+        ids = np.asarray([*plain_ids(tokenizer, row["text"]), tokenizer.eos_token_id], dtype=np.int32)
         for start in range(0, len(ids), row_tokens):
             piece = ids[start : start + row_tokens]
             if len(piece) > 1:  # a single token predicts nothing

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 
 Report = Callable[..., None]
 
@@ -58,8 +58,6 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
         LossNotFinite: training diverged.
     """
     result, output = work / "result.json", work / "output"
-    if output.exists() and result.exists():
-        return dict(json.loads(result.read_text()))
     work.mkdir(parents=True, exist_ok=True)
 
     import torch
@@ -86,12 +84,22 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
     steps = settings.max_steps or max(1, round(settings.epochs * len(rows) / settings.global_batch_size))
     stream = data.stream(rows, steps * settings.global_batch_size, settings.seed)
 
-    # Model: frozen base in settings.dtype, trained parts in fp32
-    attention.register()
-    longest = max(sum(len(s) for s in row) for row in rows)
     group = attention.group_tokens(settings.group, row_tokens) if settings.attention == "s2_attn" else None
     setattr(config, attention.GROUP_ATTRIBUTE, group)
     config.use_cache = False
+
+    # Finished already?
+    base_digests = model_digests(inputs["model"])
+    fingerprint = run_fingerprint(settings, config, base_digests, stream)
+    if output.exists() and result.exists():
+        finished = json.loads(result.read_text())
+        if finished.get("fingerprint") == fingerprint:
+            return dict(finished["metrics"])
+        report("warning", message=f"{output} is of other settings, data or base weights; it is trained anew")
+
+    # Model: frozen base in settings.dtype, trained parts in fp32
+    attention.register()
+    longest = max(sum(len(s) for s in row) for row in rows)
     base = load_model(inputs["model"], dtype=settings.dtype, config=config, attn_implementation=attention.NAME)
     check_head(base.config)
     model = adapters.add_adapters(base, settings.lora, settings.trainable, seed=settings.seed)
@@ -100,7 +108,6 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
     parameters = adapters.parameter_report(model)
 
     # Train
-    fingerprint = run_fingerprint(settings, config, stream)
     trainer = LongTrainer(model, stream, settings, work, report, fingerprint, tokenizer.pad_token_id)
     resumed = trainer.resume_and_train(lambda message: report("warning", message=message))
 
@@ -127,12 +134,14 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
         "group_tokens": group,
     }
     info = {
-        "base_model": {"name": inputs["model"].name, "files": model_digests(inputs["model"])},
+        "base_model": {"name": inputs["model"].name, "files": base_digests},
         "context_length": context_length,
         "template": template,
         "settings": digested_settings(settings),
     }
-    _publish(model, trainer.metrics_file, parameters, info, output, result, metrics)
+    _publish(
+        model, trainer.metrics_file, parameters, info, output, result, {"fingerprint": fingerprint, "metrics": metrics}
+    )
     return metrics
 
 
@@ -193,11 +202,16 @@ def digested_settings(settings: TrainSettings) -> dict[str, Any]:
     return settings.model_dump(mode="json", exclude=speed)
 
 
-def run_fingerprint(settings: TrainSettings, config: PretrainedConfig, stream: list[data.Row]) -> str:
-    """What a checkpoint must agree on to be resumed: settings, model config and every token in order."""
-    h = hashlib.sha256(
-        json.dumps([digested_settings(settings), config.to_dict()], sort_keys=True, default=str).encode()
-    )
+def run_fingerprint(
+    settings: TrainSettings, config: PretrainedConfig, base: dict[str, str], stream: list[data.Row]
+) -> str:
+    """What a checkpoint must agree on to be resumed: settings, model config, base weights, every token in order.
+
+    ``base``: of `model_digests`. Where the base lies does not count.
+    """
+    model = {k: v for k, v in config.to_dict().items() if k != "_name_or_path"}
+    parts = [STAGE_VERSION, digested_settings(settings), model, base]
+    h = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
     for row in stream:
         for sample in row:
             h.update(sample.id.encode() + sample.input_ids.tobytes() + sample.labels.tobytes())
@@ -218,17 +232,17 @@ def _publish(
     info: dict[str, Any],
     output: Path,
     result: Path,
-    metrics: dict[str, Any],
+    finished: dict[str, Any],
 ) -> None:
-    """Write ``output/`` aside and rename it, so that it is whole or absent."""
+    """Write ``output/`` aside and rename it, so that it is whole or absent; ``finished`` goes into ``result``."""
     aside = output.with_name(".output.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     adapters.save_adapter(model, aside / "adapter", base_name=info["base_model"]["name"], info=info)
     (aside / "parameters.json").write_text(json.dumps(parameters, indent=2) + "\n")
     shutil.copyfile(metrics_file, aside / "metrics.jsonl")
-    result.write_text(json.dumps(metrics, indent=2) + "\n")
+    shutil.rmtree(output, ignore_errors=True)  # before the result: an older output must not pass for this one
+    result.write_text(json.dumps(finished, indent=2) + "\n")
     for path in [*aside.rglob("*"), aside, result]:
         sync(path)
-    shutil.rmtree(output, ignore_errors=True)
     aside.rename(output)
     sync(output.parent)

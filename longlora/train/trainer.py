@@ -35,7 +35,7 @@ Report = Callable[..., None]
 TRAINED = "trained.safetensors"
 
 
-class LossNotFinite(RuntimeError):
+class LossNotFinite(UserError):
     """Loss or gradient became NaN or infinite; names the rows of the step."""
 
 
@@ -142,7 +142,8 @@ class LongTrainer(Trainer):
         ids = ", ".join(i for row in self.row_ids for i in row)
         raise LossNotFinite(
             f"{what} is {value} in step {self.state.global_step + 1}, on the rows {ids}; "
-            "the last checkpoint is from before. Lower train.learning_rate, or look at these rows."
+            "the last checkpoint is from before",
+            "lower train.learning_rate, or look at the named rows",
         )
 
     # ------------------------------------------------------------------ checkpoints

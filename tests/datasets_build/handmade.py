@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 from pathlib import Path
 
 from pdf2txt.schema import Block, Document, Page, Paragraph, Place, write_documents
+from pdf2txt.units import Units
 
 BLOCKS_PER_PAGE = 6
 
@@ -103,3 +106,11 @@ def write_input(folder: Path, documents: list[Document]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     write_documents(folder / "documents.parquet", sorted(documents, key=lambda d: d.doc_id))
     return folder
+
+
+class KillingUnits(Units):
+    """Units whose user is killed, as the kernel does when memory runs out."""
+
+    def path(self, key: str) -> Path:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return super().path(key)

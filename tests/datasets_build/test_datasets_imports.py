@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from datasets_build.imports import pairs
+from datasets_build.imports import common_lines, pairs
 from datasets_build.rows import import_group
 from datasets_build.settings import ImportSettings
 from pdf2txt.errors import UserError
@@ -98,3 +98,22 @@ def test_questions_on_one_long_text_share_a_group() -> None:
     one = import_group(f"Below is a paper.\n{text}\nNow answer.\nWhat is it about?")
     assert one == import_group(f"Below is a paper.\n{text}\nNow answer.\nWho wrote it?")
     assert one != import_group("What is it about?")
+
+
+def test_a_preamble_or_a_short_line_makes_no_group(build, tmp_path: Path) -> None:
+    short = [import_group(f"Answer in one short and polite sentence please.\n{q}") for q in ("Why?", "Who?")]
+    assert len(set(short)) == 2
+
+    preamble = "You are an assistant who answers with care. " * 10
+    texts = ["One long paragraph of the first paper. " * 8, "Another long paragraph of the second paper. " * 8]
+    rows = [
+        {"instruction": f"{preamble}\n{text}\nQuestion {i}?", "output": f"Answer {t} {i}."}
+        for t, text in enumerate([*texts, *("" for _ in range(3))])
+        for i in range(2)
+    ]
+    path = write(tmp_path / "qa.json", rows)
+    assert len(common_lines(path, ImportSettings(path=path), "0")) == 1
+    built = build(imports=[{"path": str(path)}], recipes=["title"])
+    groups = {r["output"]: r["split_group"] for r in built.rows() if r["task"] == "import"}
+    assert groups["Answer 0 0."] == groups["Answer 0 1."] != groups["Answer 1 0."] == groups["Answer 1 1."]
+    assert len(set(groups.values())) == 4  # the two papers, and the two questions without one

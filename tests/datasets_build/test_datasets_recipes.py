@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 from datasets_build.reading import Reading, fold, key_name
 from datasets_build.recipes import RECIPES, Candidate, FromWindow, Reject
 from datasets_build.recipes.acronym import long_form
+from datasets_build.recipes.number import mentions
 from datasets_build.sentences import can_stand_alone, split_sentences
 
 
@@ -79,10 +83,50 @@ def test_numbers_ask_for_dates_and_figures_stated_once() -> None:
     assert seen == {"14 March 1987", "4,250", "12.5%"}
 
 
+def test_a_number_in_a_date_or_an_amount_is_not_asked_for_by_value() -> None:
+    document = make_document(
+        [
+            ("text", "The first workshop of the valley was opened in 1998 by two brothers of the miller."),
+            ("text", "In May 1998 the river rose so high that nobody in the valley could work at all."),
+            ("text", "About 45 apprentices came to the valley in that year and most of them stayed."),
+            ("text", "No more than 45% of the masters had ever written down what they do every day."),
+            ("text", "The valley counts 3,145 houses, some 450 of them with a workshop on the ground floor."),
+        ]
+    )
+    asked, filled = set(), set()
+    for seed in range(60):
+        for c in found(document, "number", seed)[0]:
+            value = re.search(r"(?:May )?[\d,]+%?", c.question)
+            (filled if "____" in c.question else asked).add(c.answer if "____" in c.question else value.group())
+    assert asked == {"May 1998", "45%", "3,145", "450"}
+    assert filled == {"1998", "May 1998", "45", "45%", "3,145", "450"}
+
+
+@pytest.mark.parametrize(
+    ("value", "n"), [("45", 3), ("45%", 1), ("May 1998", 1), ("1998", 2), ("$45", 1), ("12.5", 1), ("12", 0)]
+)
+def test_mentions(value: str, n: int) -> None:
+    assert mentions("May 1998, 1998. 45 and 45% of US$45, 145, 1,450, 45.2, B45, 45th, 12.5.", value) == n
+
+
 def test_caption_by_label_and_label_by_caption() -> None:
     answers = {c.answer for seed in range(20) for c in found(paper("joinery"), "caption", seed)[0]}
     assert "Figure 1" in answers
     assert "Boards used for joinery in each of the nine workshops." in answers
+
+
+def test_caption_labels_without_space_are_told_apart() -> None:
+    document = make_document(
+        [
+            ("caption", "Figure3: Boards used in the first of the nine workshops."),
+            ("caption", "Figure4: Boards used in the second of the nine workshops."),
+            ("caption", "Table2: Hours spent in the first of the nine workshops."),
+            ("caption", "Table 2: Hours spent in the second of the nine workshops."),
+        ]
+    )
+    candidates, rejects = found(document, "caption")
+    assert len(candidates) == 2
+    assert sorted(r.detail for r in rejects) == ["Table 2", "Table2"]
 
 
 def test_ambiguous_matters_are_skipped() -> None:
@@ -186,3 +230,20 @@ def test_unfit_sentences(text: str) -> None:
 
 def test_headings_compare_without_numbers() -> None:
     assert key_name("## 2.1 Methods") == key_name("METHODS") == "methods"
+
+
+@given(st.text(alphabet="aB \n\n\r\t\x0b\u2003", max_size=60))
+def test_text_without_layout_is_split_at_empty_lines(text: str) -> None:
+    document = replace(make_document([]), text=text)
+    expected = [m.span() for m in re.finditer(r"\S(?:.|\n(?!\s*\n))*", text)]
+    assert [(p.start, p.end) for p in Reading(document).passages] == expected
+
+
+def test_text_without_empty_lines_needs_little_memory() -> None:
+    text = "A line of a book that has no empty line in it at all.\n" * 20_000
+    document = replace(make_document([]), text=text)
+    tracemalloc.start()
+    assert len(Reading(document).passages) == 1
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 30 * len(text)

@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 from conftest import TOPICS
-from handmade import make_document, paper
+from handmade import KillingUnits, make_document, paper
 
+from datasets_build.__main__ import main
+from datasets_build.build import Job
+from datasets_build.pool import Worker, documents_units
 from datasets_build.rows import COLUMNS
 from datasets_build.select import Entry, divide, sample
 from datasets_build.settings import DatasetSettings
@@ -110,6 +113,14 @@ def test_workers_give_the_same_rows(build) -> None:
     there = build(work="b", recipes=["quote"], workers=2)
     assert there.metrics["row_digest"] == here.metrics["row_digest"]
     assert not any(there.reused())
+
+
+def test_a_killed_worker_is_an_error_with_a_remedy(tmp_path: Path) -> None:
+    job = Job(DatasetSettings(recipes=["title"]), "digest")  # type: ignore[list-item]
+    worker = Worker(job, tmp_path, KillingUnits(tmp_path, "rows"))
+    with pytest.raises(UserError, match="one of 2 worker processes was killed") as caught:
+        list(documents_units([paper(t) for t in TOPICS], worker, 2))
+    assert "dataset.workers lower than 2" in caught.value.remedy
 
 
 def test_duplicates(build) -> None:
@@ -236,3 +247,30 @@ def test_alone_from_the_shell(build, smollm2_dir: Path, tmp_path: Path) -> None:
     assert (tmp_path / "alone" / "README.md").is_file()
     wrong = subprocess.run([*command, "--set", "min_rows=999"], capture_output=True, text=True, check=False)
     assert wrong.returncode == 1 and "what to do" in wrong.stderr and "Traceback" not in wrong.stderr
+
+
+def test_out_is_never_a_folder_of_something_else(build, smollm2_dir: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    earlier = build(recipes=["title"])
+
+    def run_into(out: str) -> int:
+        settings = ["recipes=[title]", "max_tokens=1024", "min_validation_rows=1"]
+        pairs = [word for pair in settings for word in ("--set", pair)]
+        documents = tmp_path / "work-in"
+        return main(["--documents", str(documents), "--model", str(smollm2_dir), "--out", out, *pairs])
+
+    papers = tmp_path / "papers"
+    papers.mkdir()
+    (papers / "mine.pdf").write_text("x")
+    monkeypatch.chdir(papers)
+    for out in (str(papers), ".", str(papers / "mine.pdf"), "/"):
+        assert run_into(out) == 1
+        assert "what to do" in capsys.readouterr().err
+    assert (papers / "mine.pdf").read_text() == "x" and not (tmp_path / "papers.work").exists()
+
+    for empty_or_dataset in range(2):
+        fresh = tmp_path / "fresh"
+        fresh.mkdir(exist_ok=True)
+        monkeypatch.chdir(fresh)
+        assert run_into(".") == 0, empty_or_dataset
+        assert json.loads(capsys.readouterr().out)["row_digest"] == earlier.metrics["row_digest"]
+        assert (fresh / "stats.json").is_file()

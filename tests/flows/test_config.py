@@ -72,3 +72,10 @@ def test_digest_leaves_out_paths_and_speed(small_run: Callable[..., Path]) -> No
 
 def test_flatten_names_every_leaf() -> None:
     assert dict(flatten({"a": {"b": 1, "c": [1]}, "d": {}})) == {"a.b": 1, "a.c": [1], "d": {}}
+
+
+def test_settings_reference_is_current() -> None:
+    from flows.reference import render
+
+    page = Path(__file__).parents[2] / "docs" / "settings.md"
+    assert page.read_text() == render(), "run make docs"

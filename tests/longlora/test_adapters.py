@@ -162,6 +162,21 @@ def test_folder_layout_and_bytes(base_dir, tmp_path):
     assert set(weights) - set(trained_state(model)) == {"base_model.model.lm_head.weight"}
 
 
+@pytest.mark.parametrize("options", [{}, {"use_dora": True}, {"modules_to_save": ["embed_tokens", "norm"]}])
+def test_folder_of_peft_alone(base_dir, tmp_path, options):
+    """No config.json there, and DoRA's vectors under PEFT's own name."""
+    from peft import LoraConfig, get_peft_model
+
+    folder = base_dir(False)
+    theirs = get_peft_model(load_base(folder), LoraConfig(r=4, target_modules=["q_proj", "v_proj"], **options))
+    disturb(theirs)
+    theirs.save_pretrained(tmp_path / "peft", save_embedding_layers=False)
+    assert not (tmp_path / "peft/config.json").exists()
+    with torch.no_grad():
+        ours = load_adapter(load_base(folder), tmp_path / "peft")
+        assert torch.equal(ours(IDS).logits, theirs.eval()(IDS).logits)
+
+
 def test_wrong_base_is_refused(base_dir, tmp_path):
     from transformers import AutoConfig
 

@@ -220,6 +220,20 @@ def test_generation_with_cache_equals_sdpa():
     assert torch.equal(*runs)
 
 
+def test_inference_mode():
+    """Inference tensors have no version counter, so their plan is not kept: a changed mask is seen."""
+    model = tiny(4).eval()
+    ids, positions = torch.randint(0, 101, (1, 12)), torch.cat([torch.arange(5), torch.arange(7)])[None]
+    expected = [logits(model, ids, position_ids=p).detach() for p in (positions, torch.arange(12)[None])]
+    with torch.inference_mode():
+        given = positions.clone()
+        assert given.is_inference()
+        assert torch.equal(logits(model, ids, position_ids=given), expected[0])
+        given.copy_(torch.arange(12)[None])
+        assert torch.equal(logits(model, ids, position_ids=given), expected[1])
+    assert not torch.equal(*expected)
+
+
 def test_group_size_must_be_said():
     model = tiny(4).train()
     del model.config.s2_group_size

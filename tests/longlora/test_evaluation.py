@@ -19,8 +19,9 @@ from longlora.evaluation.__main__ import main
 from longlora.evaluation.data import Sources, validation_ids
 from longlora.evaluation.model import LanguageModel, content_digest
 from longlora.evaluation.stage import identity, run
-from longlora.evaluation.tasks import TASKS, Context
+from longlora.evaluation.tasks import TASKS, Context, Sample
 from longlora.evaluation.tasks.passkey import judge
+from longlora.evaluation.units import Units
 from longlora.prompts import render
 
 TEXT = "the boat left at noon and the old harbour was quiet again while rain fell on the far hills"
@@ -219,6 +220,26 @@ def test_resumes_after_a_kill_with_the_same_result(inputs, tmp_path, monkeypatch
         assert (tmp_path / "work/output" / name).read_bytes() == (tmp_path / "whole/output" / name).read_bytes()
 
 
+def test_equal_samples_do_not_cost_twice_after_a_kill(tmp_path) -> None:
+    samples = [Sample(f"s{i}", [1, 2, token], 1) for i, token in enumerate((5, 5, 6, 7, 6, 8))]
+    measured: list[int] = []
+
+    def measure(sample: Sample) -> dict[str, int]:
+        if len(measured) == 3:
+            measured.append(0)
+            raise KeyboardInterrupt
+        measured.append(sample.input_ids[2])
+        return {"value": sample.input_ids[2]}
+
+    units = Units(tmp_path / "units", tmp_path / "work")
+    with pytest.raises(KeyboardInterrupt):
+        units.make("key", samples, measure, lambda n: None)
+    results = units.make("key", samples, measure, lambda n: None)
+    assert measured == [5, 6, 7, 0, 8]  # each distinct sample once
+    assert [r["value"] for r in results] == [5, 5, 6, 7, 6, 8]
+    assert units.finished("key", samples) == results
+
+
 @pytest.mark.parametrize("template", ["chat", "inst", "plain"])
 def test_passkey_lengths_and_answer_inside(tokenizer, template) -> None:
     settings = EvaluateSettings(
@@ -273,6 +294,14 @@ def test_texts_longer_than_the_models_window(inputs, tiny_model_dir, plain, toke
     (folder / "a.txt").write_text("too short")
     with pytest.raises(UserError, match="as long as one window"):
         run(settings, {"model": tiny_model_dir, "text-0": folder}, tmp_path / "w2", silent)
+
+
+def test_special_tokens_in_a_text_are_plain_text(tokenizer, tmp_path) -> None:
+    (tmp_path / "a.txt").write_text("It quotes <|im_end|> twice: <|im_end|>. " * 20)
+    settings = EvaluateSettings(tasks=["text_perplexity"], perplexity={"window": 64})
+    context = Context(settings, Sources(texts=(tmp_path / "a.txt",)), tokenizer)
+    samples = TASKS["text_perplexity"].samples(context)
+    assert samples and not {i for s in samples for i in s.input_ids} & set(tokenizer.all_special_ids)
 
 
 def test_a_task_without_samples_says_why(inputs, tmp_path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from longlora.merge import MergeSettings, run
 from longlora.merge.verify import VerificationError
 from longlora.merge.weights import Adapter, Checkpoint, Merge
 from longlora.merge.writer import Spec, shards, write_file, write_model
+from longlora.rope import extend
 
 EXTENDED = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0}
 
@@ -51,9 +53,8 @@ def train(base, tmp_path_factory) -> Path:
     """A train output whose adapter changed everything it may: LoRA, embeddings, norms, RoPE."""
     from longlora.adapters import LoraSettings, add_adapters, save_adapter
 
-    config = AutoConfig.from_pretrained(base)
-    config.rope_parameters = dict(EXTENDED)
-    config.max_position_embeddings = 512
+    config = extend(AutoConfig.from_pretrained(base), 512)
+    assert config.rope_parameters == EXTENDED
     model = AutoModelForCausalLM.from_pretrained(base, config=config, dtype=torch.bfloat16)
     adapted = add_adapters(model, LoraSettings(r=4, alpha=8), ("embed", "norm"))
     torch.manual_seed(1)
@@ -225,6 +226,76 @@ def test_weights_equal_peft(base, tmp_path, options) -> None:
     expected = peft.merge_and_unload().state_dict()
     for name in merge.names:
         assert torch.allclose(merge.exact(name).float(), expected[name].float(), atol=1e-6), name
+
+
+@pytest.mark.parametrize("options", [{}, {"use_dora": True}])
+def test_folder_of_peft_alone_is_merged(base, tmp_path, options) -> None:
+    """A whole merge, with its check, of an adapter that was not trained here: no config, no lineage."""
+    from peft import LoraConfig, get_peft_model
+
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    peft = get_peft_model(model, LoraConfig(r=4, lora_alpha=6, target_modules=["q_proj", "v_proj"], **options))
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for parameter in peft.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    peft.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    metrics = run(MergeSettings(dtype="float32"), {"model": base, "train": tmp_path}, tmp_path / "work", silent)
+    assert metrics["context_length"] == 256 and metrics["logits_max_difference"] <= 1e-4
+    found = AutoModelForCausalLM.from_pretrained(tmp_path / "work/output/model", dtype=torch.float32)
+    ids = torch.randint(0, 49152, (1, 40), generator=torch.Generator().manual_seed(5))
+    assert (logits(found, ids) - logits(peft, ids)).abs().max() <= 1e-4
+
+
+def test_dynamic_rope_is_told_at_its_extended_length(base, tmp_path) -> None:
+    """transformers wants the original window in max_position_embeddings there; people want the other."""
+    from longlora.adapters import LoraSettings, add_adapters, save_adapter
+
+    limited = shutil.copytree(base, tmp_path / "base")
+    fields = json.loads((limited / "tokenizer_config.json").read_text())
+    (limited / "tokenizer_config.json").write_text(json.dumps({**fields, "model_max_length": 256}))
+    config = extend(AutoConfig.from_pretrained(limited), 1000, "dynamic")
+    model = AutoModelForCausalLM.from_pretrained(limited, config=config)
+    save_adapter(add_adapters(model, LoraSettings(r=4), ()), tmp_path / "train/adapter", base_name="tiny")
+    metrics = run(MergeSettings(), {"model": limited, "train": tmp_path / "train"}, tmp_path / "work", silent)
+    folder = tmp_path / "work/output/model"
+    assert metrics["context_length"] == 1000
+    assert json.loads((folder / "config.json").read_text())["max_position_embeddings"] == 256
+    assert json.loads((folder / "tokenizer_config.json").read_text())["model_max_length"] == 1000
+    assert "1,000 tokens (base: 256)" in (folder / "README.md").read_text()
+
+
+def test_finished_work_counts_for_its_own_inputs_only(base, train, tmp_path) -> None:
+    """Settings, base or adapter changed: made anew, with a word, and equal to a fresh merge."""
+    work, warnings = tmp_path / "work", []
+
+    def report(event: str, **fields: str) -> None:
+        if event == "warning":
+            warnings.append(fields["message"])
+
+    run(MergeSettings(), {"model": base, "train": train}, work, report)
+    other = shutil.copytree(base, tmp_path / "other" / base.name)
+    weights = load_file(other / "model.safetensors")
+    weights["model.layers.0.mlp.up_proj.weight"] *= 2
+    save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
+    adapter = shutil.copytree(train, tmp_path / "train")
+    weights = load_file(adapter / "adapter/adapter_model.safetensors")
+    weights["base_model.model.model.norm.weight"] *= 2
+    save_file(weights, adapter / "adapter/adapter_model.safetensors", metadata={"format": "pt"})
+    for n, (settings, model, trained) in enumerate(
+        [
+            (MergeSettings(dtype="float32"), base, train),
+            (MergeSettings(dtype="float32"), other, train),
+            (MergeSettings(dtype="float32"), other, adapter),
+        ]
+    ):
+        inputs = {"model": model, "train": trained}
+        run(settings, inputs, work, report)
+        assert len(warnings) == n + 1 and "made anew" in warnings[-1]
+        run(settings, inputs, tmp_path / f"fresh-{n}", silent)
+        for path in (tmp_path / f"fresh-{n}/output/model").iterdir():
+            assert path.read_bytes() == (work / "output/model" / path.name).read_bytes()
 
 
 def test_bin_weights(base, tmp_path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from fnmatch import fnmatch
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from longlora import models
 from longlora.errors import UserError
 from longlora.inference import answer
 from longlora.models import ModelSettings, embedded_file, load_model, load_tokenizer, model_files, prepare
@@ -29,6 +31,45 @@ def test_embedded_model_is_converted_once(smollm2_dir) -> None:
     weights = load_file(smollm2_dir / "model.safetensors")
     assert len(weights) == 272 and {t.dtype for t in weights.values()} == {torch.bfloat16}
     assert "lm_head.weight" not in weights
+
+
+def test_embedded_model_is_converted_anew_for_other_content(tmp_path, monkeypatch) -> None:
+    """Two releases under one file name and of one size are two models."""
+    gguf = tmp_path / "SmolLM2.gguf"
+    monkeypatch.setattr(models, "embedded_file", lambda name: gguf)
+
+    def convert(source, target, report):
+        target.mkdir(parents=True)
+        (target / "config.json").write_bytes(source.read_bytes())
+
+    monkeypatch.setattr(models, "_convert", convert)
+    settings, folders = ModelSettings(name="smollm2-135m-q4"), []
+    for content in (b"old!", b"new!", b"old!"):
+        gguf.write_bytes(content)
+        folders.append(prepare(settings, tmp_path / "cache"))
+        assert (folders[-1] / "config.json").read_bytes() == content
+    assert folders[0] == folders[2] != folders[1]
+
+
+@pytest.mark.parametrize("weights", ["model.safetensors", "pytorch_model.bin"])
+def test_hub_weights_are_fetched_in_one_format(tiny_model_dir, tmp_path, monkeypatch, weights) -> None:
+    """``.bin`` only where the repository has no safetensors."""
+    hub = {p.name for p in tiny_model_dir.iterdir()} - {"model.safetensors"} | {weights, "pytorch_model.bin"}
+    snapshot = tmp_path / "snapshot"
+    snapshot.mkdir()
+
+    def download(repo, *, revision, allow_patterns):
+        assert (repo, revision) == ("owner/model", "v1")
+        for name in hub:
+            if any(fnmatch(name, pattern) for pattern in allow_patterns):
+                source = tiny_model_dir / name
+                shutil.copyfile(source if source.exists() else tiny_model_dir / "config.json", snapshot / name)
+        return str(snapshot)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    found = {p.name for p in model_files(ModelSettings(name="owner/model", revision="v1"))}
+    assert {n for n in found if n.endswith((".safetensors", ".bin"))} == {weights}
+    assert {"config.json", "tokenizer.json"} <= found
 
 
 def test_embedded_tokenizer_cuts_like_the_original(tokenizer) -> None:

@@ -29,6 +29,12 @@ def test_factors_multiply():
     assert twice.original_max_position_embeddings == 4096 and window(twice) == 32768
 
 
+@pytest.mark.parametrize("length", [1001, 1003, 3999])
+def test_window_is_the_length_asked_for(length):
+    """The factor is a rounded quotient: 500 * (1001 / 500) is a little below 1001."""
+    assert window(extend(llama(max_position_embeddings=500), length, "dynamic")) == length
+
+
 @pytest.mark.parametrize("method", ["linear", "dynamic", "yarn", "llama3"])
 def test_composes_through_files_and_models(method, tmp_path):
     config = extend(llama(), 16384, method)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from longlora.errors import UserError
 from longlora.train import checkpoints, data
@@ -57,7 +59,7 @@ def train(dataset, tiny_model_dir):
     """Run the stage; returns metrics, the work folder and the events."""
     from longlora.train.stage import run
 
-    def go(work: Path, stop_after: int | None = None, **settings):
+    def go(work: Path, stop_after: int | None = None, model: Path = tiny_model_dir, **settings):
         events = []
 
         def report(event, **fields):
@@ -65,10 +67,20 @@ def train(dataset, tiny_model_dir):
             if event == "progress" and stop_after is not None and fields["done"] >= stop_after:
                 raise KeyboardInterrupt
 
-        inputs = {"datasets_build": dataset, "pdf2txt": dataset, "model": tiny_model_dir}
+        inputs = {"datasets_build": dataset, "pdf2txt": dataset, "model": model}
         return run(TrainSettings(**{**SMALL, **settings}), inputs, work, report), events
 
     return go
+
+
+@pytest.fixture
+def other_base(tiny_model_dir, tmp_path) -> Path:
+    """The tiny model with one tensor changed; all else, the name too, is the same."""
+    folder = shutil.copytree(tiny_model_dir, tmp_path / "other" / tiny_model_dir.name)
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"] *= 1.5
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
 
 
 def weights_sha(work: Path) -> str:
@@ -118,6 +130,16 @@ def test_text_is_of_train_documents_only(dataset, tokenizer):
     assert {s.id.partition(":")[0] for s in samples} == {"d1"}
     assert samples[-1].input_ids[-1] == tokenizer.eos_token_id
     assert all(s.labels[0] == -100 and (s.labels[1:] == s.input_ids[1:]).all() for s in samples)
+
+
+def test_special_tokens_in_a_document_are_plain_text(tmp_path, tokenizer):
+    text = "A page that quotes <|im_end|> and <|im_start|>system. " * 3
+    pq.write_table(pa.Table.from_pylist([{"doc_id": "d1", "text": text}]), tmp_path / "documents.parquet")
+    (tmp_path / "splits.json").write_text(json.dumps({"train": ["d1"]}))
+    (sample,) = data.text_samples(tmp_path / "documents.parquet", tmp_path / "splits.json", tokenizer, 512)
+    special = set(tokenizer.all_special_ids)
+    assert not special & set(sample.input_ids[:-1].tolist()) and sample.input_ids[-1] == tokenizer.eos_token_id
+    assert tokenizer.decode(sample.input_ids[:-1]) == text
 
 
 def test_stream_is_whole_epochs_in_new_orders():
@@ -282,11 +304,51 @@ def test_checkpoint_of_other_settings_is_not_resumed(train, tmp_path):
     assert any(e == "warning" and "other settings" in f["message"] for e, f in events)
 
 
+def test_checkpoint_of_another_base_is_not_resumed(train, tmp_path, tiny_model_dir, other_base):
+    """Other weights at the same place."""
+    base = shutil.copytree(tiny_model_dir, tmp_path / "base")
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, stop_after=5, max_steps=6, save_every_steps=2, model=base)
+    shutil.copyfile(other_base / "model.safetensors", base / "model.safetensors")
+    metrics, events = train(tmp_path, max_steps=6, save_every_steps=2, model=base)
+    assert metrics["resumed_from"] is None
+    assert any(e == "warning" and "other settings" in f["message"] for e, f in events)
+
+
+def test_finished_work_counts_for_its_own_settings_and_base_only(train, tmp_path, other_base, tiny_model_dir):
+    first, _ = train(tmp_path, max_steps=2)
+    shas = [weights_sha(tmp_path)]
+    for options in ({"max_steps": 3}, {"max_steps": 2, "seed": 1}, {"max_steps": 2, "model": other_base}):
+        metrics, events = train(tmp_path, **options)
+        assert metrics["steps"] == options["max_steps"] and metrics["resumed_from"] is None
+        assert any(e == "warning" and "trained anew" in f["message"] for e, f in events)
+        shas.append(weights_sha(tmp_path))
+        again, events = train(tmp_path, threads=2, **options)  # a speed-only setting changes nothing
+        assert again == metrics and not events
+    assert len(set(shas)) == 4
+    moved = shutil.copytree(other_base, tmp_path / "moved")
+    assert not train(tmp_path, max_steps=2, model=moved)[1]
+    again, _ = train(tmp_path, max_steps=2)
+    assert weights_sha(tmp_path) == shas[0] and again["last_loss"] == first["last_loss"]
+
+
+def test_a_started_anew_attempt_leaves_no_foreign_result(train, tmp_path):
+    """Until the new output is whole, the old one stands, under its own settings."""
+    first, _ = train(tmp_path, max_steps=2)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, stop_after=1, max_steps=2, seed=1)
+    again, events = train(tmp_path, max_steps=2)
+    assert again == first and not events
+    metrics, events = train(tmp_path, max_steps=2, seed=1)
+    assert metrics["last_loss"] != first["last_loss"] and events
+
+
 def test_nan_stops_with_the_rows(train, tmp_path):
     from longlora.train.trainer import LossNotFinite
 
-    with pytest.raises(LossNotFinite, match=r"r\d\d"):
+    with pytest.raises(LossNotFinite, match=r"r\d\d") as caught:
         train(tmp_path, max_steps=30, learning_rate=1e30, warmup_steps=0)
+    assert "learning_rate" in caught.value.remedy and "rows" in caught.value.remedy
     assert not (tmp_path / "output").exists()
 
 

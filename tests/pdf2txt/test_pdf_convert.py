@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import random
 import re
 import shutil
+import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pypdfium2 as pdfium
 import pytest
+from PIL import Image, UnidentifiedImageError
 
+from pdf2txt import convert as conversion
 from pdf2txt.convert import convert
-from pdf2txt.render import page_image
+from pdf2txt.errors import DrawingTimeout
+from pdf2txt.ocr import OcrPage
+from pdf2txt.render import page_image, poppler_pages
 from pdf2txt.settings import Pdf2txtSettings
+from pdf2txt.spans import Line
 
 GEOMETRY = Pdf2txtSettings(layout="geometry", ocr="off")
 PROSE = (
@@ -222,3 +231,117 @@ def test_poppler_draws_the_page_that_pdfium_draws(typeset: Callable[..., Path]) 
     second = page_image(path, None, 1, 2.0, "pdfium").astype(int)
     assert first.shape == second.shape == (400, 600, 3)
     assert np.abs(first - second).mean() < 5 < first.std()
+
+
+class FullDisk:
+    def get(self, page: int) -> OcrPage | None:
+        return None
+
+    def put(self, page: int, read: OcrPage) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.fixture
+def blank(tmp_path: Path) -> Path:
+    """A PDF of one page of 300 x 200 points that holds only an image."""
+    path = tmp_path / "image.pdf"
+    Image.new("L", (600, 400), 128).save(path, "PDF", resolution=144)
+    return path
+
+
+READ = OcrPage([Line("Words that were read.", 20, 20, 120, 32, 10)], 0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (MemoryError(), False),
+        (OSError(errno.ENOSPC, "No space left on device"), False),
+        (DrawingTimeout("slow"), False),
+        (UnidentifiedImageError("cannot identify image file"), True),
+        (RuntimeError("damaged"), True),
+    ],
+)
+def test_only_the_files_own_errors_lose_a_page(blank: Path, monkeypatch, error: Exception, lost: bool):
+    pytest.importorskip("rapidocr")
+    monkeypatch.setattr(conversion.ocr, "read", Mock(side_effect=error))
+    if lost:
+        assert convert(blank, Pdf2txtSettings()).status == "corrupt"
+    else:
+        with pytest.raises(type(error)):
+            convert(blank, Pdf2txtSettings())
+
+
+def test_a_full_disk_is_not_the_files_fault(blank: Path, monkeypatch):
+    pytest.importorskip("rapidocr")
+    monkeypatch.setattr(conversion.ocr, "read", lambda *a: replace(READ))
+    with pytest.raises(OSError, match="No space"):
+        convert(blank, Pdf2txtSettings(), store=FullDisk())
+
+
+def test_the_layout_model_may_fail_but_not_for_want_of_memory(typeset, monkeypatch):
+    pytest.importorskip("rapid_layout")
+    path = typeset("Some words.")
+    settings = Pdf2txtSettings(layout="rapid", ocr="off")
+    monkeypatch.setattr(conversion.layout_model, "read_order", Mock(side_effect=ValueError("odd")))
+    assert convert(path, settings).status == "ok"
+    monkeypatch.setattr(conversion.layout_model, "read_order", Mock(side_effect=MemoryError))
+    with pytest.raises(MemoryError):
+        convert(path, settings)
+
+
+@pytest.mark.skipif(shutil.which("pdftoppm") is None, reason="poppler-utils is not installed")
+def test_a_slow_poppler_may_be_faster_next_time(blank: Path, monkeypatch):
+    import pdf2image
+
+    slow = Mock(side_effect=pdf2image.exceptions.PDFPopplerTimeoutError("slow"))
+    monkeypatch.setattr(pdf2image, "pdfinfo_from_path", slow)
+    monkeypatch.setattr(pdf2image, "convert_from_path", slow)
+    with pytest.raises(DrawingTimeout, match="over its limit"):
+        poppler_pages(blank)
+    with pytest.raises(DrawingTimeout):
+        page_image(blank, None, 1, 1.0, "pdfium")
+
+
+@pytest.mark.skipif(shutil.which("pdftoppm") is None, reason="poppler-utils is not installed")
+def test_a_page_that_only_poppler_can_draw_has_its_own_size(blank: Path, monkeypatch):
+    pytest.importorskip("rapidocr")
+    monkeypatch.setattr(conversion.ocr, "read", lambda *a: replace(READ))
+    monkeypatch.setattr(pdfium, "PdfDocument", Mock(side_effect=pdfium.PdfiumError("damaged", err_code=3)))
+    d = convert(blank, Pdf2txtSettings())
+    assert (d.status, d.text) == ("ok", "Words that were read.")
+    assert (d.pages[0].width, d.pages[0].height) == pytest.approx((300, 200), abs=1)
+
+
+@pytest.mark.parametrize(
+    "title", ["ANNUAL REPORT 2023", "FORM 1040", "100 YEARS OF SOLITUDE", "ANNUAL REPORT #h(1fr) 2023", "1984"]
+)
+@pytest.mark.parametrize("size", [10, 16])
+def test_a_title_with_a_number_stays(read, title: str, size: int):
+    if title == "1984" and size == 10:
+        return  # nothing tells it from a page number
+    d = read(f"{PAGE}#text({size}pt)[{title}]\n#v(60pt)\n{PROSE}")
+    assert re.sub(r"\W+", " ", d.text).startswith(title.replace(" #h(1fr)", ""))
+
+
+def test_a_foot_with_the_page_number_goes_even_alone(read):
+    d = read(f"{PAGE}#set page(footer: [A Journal of Ports #h(1fr) 7])\n{PROSE}")
+    assert d.text == PROSE.strip()
+
+
+def test_long_texts_without_empty_lines_take_little_memory(tmp_path: Path):
+    path = tmp_path / "long.txt"
+    path.write_text("A line of some words.\n" * 50_000)
+    tracemalloc.start()
+    try:
+        assert len(convert(path, GEOMETRY.model_copy(update={"language": "en"})).paragraphs) == 1
+        assert tracemalloc.get_traced_memory()[1] < 25 * path.stat().st_size
+    finally:
+        tracemalloc.stop()
+
+
+def test_whole_document_steps_are_announced(typeset):
+    steps: list[tuple[int, int, str]] = []
+    convert(typeset("One.#pagebreak()Two."), GEOMETRY, on_page=lambda *step: steps.append(step))
+    whole = (0, 2, "document")
+    assert steps == [(1, 2, "read"), (2, 2, "read"), whole, (1, 2, "order"), (2, 2, "order"), whole]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,9 +16,10 @@ from typing import Any
 import psutil
 import pytest
 
-from pdf2txt import stage
-from pdf2txt.cli import convert_folder, document_text, exit_code
+from pdf2txt import cli, engines, stage
+from pdf2txt.cli import _scratch, convert_folder, document_text, exit_code
 from pdf2txt.errors import UserError
+from pdf2txt.pool import Job, Outcome, _without_page, allowance
 from pdf2txt.schema import read_documents
 from pdf2txt.settings import Pdf2txtSettings
 from pdf2txt.sources import list_sources
@@ -117,8 +119,17 @@ def test_a_killed_worker_costs_its_document_a_retry_and_finished_pages_are_kept(
             (worker,) = [p for p in psutil.Process().children() if "pdf2txt.worker" in p.cmdline()]
             worker.kill()
 
+    events = Events()
+
+    def report(event: str, **fields: Any) -> None:
+        events(event, **fields)
+        kill_on_second_page(event, **fields)
+
     settings = Pdf2txtSettings(layout="geometry", workers=1)
-    metrics, (row,) = run(scan, tmp_path / "work", settings, kill_on_second_page)
+    metrics, (row,) = run(scan, tmp_path / "work", settings, report)
+    pages = [u for u in events.of("unit") if u["kind"] == "page"]
+    assert {u["key"] for u in pages} == {f.name for f in (tmp_path / "units" / "page").iterdir()}
+    assert sorted(u["reused"] for u in pages) == [False, False, False, *[True] * len(kept)]
     assert row.status == "ok" and metrics["transient"] == [] and metrics["pages_ocr"] == 3
     assert [row.page_text(n) for n in (1, 2, 3)] == [
         f"The {w} page of the scanned ledger." for w in ("first", "second", "third")
@@ -150,6 +161,11 @@ def test_no_worker_outlives_a_killed_run(scan: Path, tmp_path: Path):
     parent.wait()
     _, alive = psutil.wait_procs(workers, timeout=5)
     assert not alive
+    # What it left behind lies beside its output, and goes when the next one starts; the scratch of a live one stays.
+    (left,) = (tmp_path / "out").glob(".pdf2txt-*")
+    with _scratch(tmp_path / "out") as mine, _scratch(tmp_path / "out") as other:
+        assert not left.exists() and mine.exists() and other.exists()
+    assert not list((tmp_path / "out").glob(".pdf2txt-*"))
 
 
 def test_files_are_written_with_page_breaks(folder: Path, tmp_path: Path):
@@ -190,3 +206,102 @@ def test_identity_is_quick_and_imports_nothing_heavy():
         "assert not heavy, heavy; assert time.perf_counter() - t < 3"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_a_document_has_its_own_allowance_and_a_slow_page_is_left_out():
+    job = Job(Path("a.pdf"), "", Path("result"), Path("attempt"), page=3, pages=1000)
+    assert allowance(job, 60) == 60
+    assert _without_page(job, "slow").again and job.skip == {3: "slow"}
+    job.page = 0
+    assert allowance(job, 60) == 660
+    assert not _without_page(job, "slow").again
+
+
+def test_a_page_short_of_memory_is_left_out_for_this_run_only(tmp_path: Path, typeset, monkeypatch):
+    """The worker is a process of its own: it finds its MemoryError on its path."""
+    (tmp_path / "pdfs").mkdir()
+    typeset("First.#pagebreak()Second.").rename(tmp_path / "pdfs" / "d.pdf")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(
+        "import sys\n"
+        "if 'pdf2txt.worker' in ' '.join(sys.orig_argv):\n"
+        "    from pdf2txt import textlayer\n"
+        "    real, seen = textlayer.read, []\n"
+        "    def read(page):\n"
+        "        seen.append(page)\n"
+        "        if len(seen) == 2:\n"
+        "            raise MemoryError\n"
+        "        return real(page)\n"
+        "    textlayer.read = read\n"
+    )
+    with monkeypatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(tmp_path / "site"))
+        metrics, (row,) = run(tmp_path / "pdfs", tmp_path / "a", GEOMETRY)
+    assert (row.status, row.text) == ("partial", "First.")
+    assert metrics["transient"] == ["d.pdf: page 2: not enough memory"] and metrics["units_converted"] == 0
+    assert run(tmp_path / "pdfs", tmp_path / "b", GEOMETRY)[1][0].text == "First.\n\nSecond."
+
+
+def test_pages_read_by_ocr_depend_on_what_reads_them(monkeypatch):
+    pytest.importorskip("rapidocr")
+    pytest.importorskip("rapid_layout")
+    base = Pdf2txtSettings()
+
+    def key(settings: Pdf2txtSettings = base, **versions: str) -> str:
+        with monkeypatch.context() as patch:
+            real = engines.version
+            patch.setattr(engines, "version", lambda name: versions.get(name, real(name)))
+            patch.setattr(engines, "poppler_version", lambda: versions.get("poppler", "1"))
+            return stage.page_key(settings, stage.identity(settings))
+
+    def having(**fields: Any) -> Pdf2txtSettings:
+        return base.model_copy(update=fields)
+
+    for same in (having(layout="geometry"), having(layout="rapid"), having(language="de"), having(keep_headers=True)):
+        assert key(same) == key()
+    assert key(**{"rapid-layout": "0", "ftfy": "0", "py3langid": "0", "poppler": "2"}) == key()
+    assert key(having(dpi=300)) != key()
+    assert key(rapidocr="0") != key() and key(pypdfium2="0") != key()
+    poppler = having(render="poppler")
+    if engines.poppler_version():
+        assert key(poppler) != key(poppler, poppler="2")
+
+
+def test_poppler_and_the_layout_models_runtime_are_part_of_the_identity(monkeypatch):
+    settings = Pdf2txtSettings(layout="geometry", ocr="off")
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    engines.poppler_version.cache_clear()
+    assert stage.identity(settings)["versions"]["poppler"] == ""
+    monkeypatch.undo()
+    engines.poppler_version.cache_clear()
+    versions = stage.identity(settings)["versions"]
+    assert (versions["poppler"] != "") == (shutil.which("pdftoppm") is not None) and "onnxruntime" not in versions
+    if engines.installed("rapid_layout"):
+        assert stage.identity(settings.model_copy(update={"layout": "auto"}))["versions"]["onnxruntime"]
+
+
+def test_failed_files_of_one_name_have_their_own_reasons(tmp_path: Path, monkeypatch):
+    folder = tmp_path / "in"
+    for name in ("a", "b", "c"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "same.txt").write_text(f"Text {name}.")
+
+    def lost(jobs: list[Job], settings: Pdf2txtSettings, **options: Any):
+        yield from (Outcome(job, f"lost in {job.path.parent.name}") for job in jobs)
+
+    real = cli._hashes
+
+    def one_unreadable(files: list[Path], report: Any) -> tuple[dict[Path, str], dict[Path, str]]:
+        hashes, unreadable = real(files, report)
+        del hashes[folder / "c" / "same.txt"]
+        return hashes, {**unreadable, folder / "c" / "same.txt": "cannot be read: Permission denied"}
+
+    monkeypatch.setattr(stage, "convert_all", lost)
+    monkeypatch.setattr(cli, "_hashes", one_unreadable)
+    result = convert_folder([folder], tmp_path / "out", settings=GEOMETRY)
+    assert [(d["status"], d["warnings"]) for d in result["documents"]] == [
+        ("failed", ["lost in a"]),
+        ("failed", ["lost in b"]),
+        ("failed", ["cannot be read: Permission denied"]),
+    ]
+    assert len(list((tmp_path / "out").glob("*.json"))) == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 import unicodedata
 from pathlib import Path
 
@@ -110,3 +111,27 @@ def test_the_documents_own_words_decide_about_hyphens():
     assert join("Navier-", "Stokes", known) == ("Navier-", "")
     assert join("short-", "and long-term", known) == ("short-", " ")
     assert join("see https://example.org/a/", "b.html", known) == ("see https://example.org/a/", "")
+
+
+def test_running_heads_of_many_pages_are_found_in_little_time():
+    def page(n: int) -> PageLines:
+        texts = ["The Harbour Ledger", "Chapter the First", *(f"Words {n} of line {k}" for k in range(10)), "A Foot"]
+        out = [Line(t, 50, 30 + 12 * k, 300, 40 + 12 * k, 10) for k, t in enumerate(texts[:-1])]
+        return PageLines(420, 600, [*out, Line("A Foot", 50, 540, 99, 550, 10), Line(str(n), 50, 560, 60, 570, 10)])
+
+    pages = [page(n) for n in range(3000)]
+    began = time.process_time()
+    remove_furniture(pages)
+    assert time.process_time() - began < 2
+    assert all(
+        {"The Harbour Ledger", "A Foot", str(n)} <= {a.text for _, a in p.furniture} for n, p in enumerate(pages)
+    )
+
+
+def test_hyphens_that_no_word_of_the_document_decides():
+    nothing = Vocabulary()
+    for left, right in (("well-", "known"), ("self-", "made"), ("rule-", "based"), ("long-", "lived")):
+        assert join(f"a {left}", right, nothing) == (f"a {left}", "")
+    broken = (("as-", "sume"), ("so-", "lution"), ("ten-", "sion"), ("pre-", "vious"), ("empha-", "sized"))
+    for left, right in (*broken, ("thresh-", "old"), ("cor-", "related")):
+        assert join(f"we {left}", right, nothing) == (f"we {left[:-1]}", "")

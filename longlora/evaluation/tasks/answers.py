@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 
 class Answers:
+    """Loss on the answers of the dataset's validation rows, given their prompts."""
+
     name = "answers"
     version = 1
     metric = "nll_per_token"

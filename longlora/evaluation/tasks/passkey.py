@@ -43,6 +43,8 @@ PADDING = "again"  # one short word, repeated where sentences are too coarse to 
 
 
 class Passkey:
+    """Accuracy at finding a number in filler text, by length and depth."""
+
     name = "passkey"
     version = 1
     metric = "accuracy"

@@ -18,6 +18,7 @@ from longlora.evaluation.data import Sources, Text, text_files, validation_docum
 from longlora.evaluation.settings import EvaluateSettings
 from longlora.evaluation.statistics import Bootstrap
 from longlora.evaluation.tasks.base import Comparison, Context, Sample, Skipped
+from longlora.prompts import plain_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,7 +32,7 @@ CHARACTERS_PER_TOKEN = 16
 def windows(tokenizer: PreTrainedTokenizerBase, text: Text, window: int, limit: int) -> list[Sample]:
     """At most ``limit`` full windows of ``window`` tokens from the beginning of ``text``."""
     head = text.text[: window * limit * CHARACTERS_PER_TOKEN]
-    ids = tokenizer(head, add_special_tokens=False, verbose=False)["input_ids"]
+    ids = plain_ids(tokenizer, head)
     begin = [tokenizer.bos_token_id] if _begins_with_bos(tokenizer) else []
     step = window - len(begin)
     return [
