@@ -24,8 +24,8 @@ def longfolio(*args: str | Path, cwd: Path | None = None) -> subprocess.Complete
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["run", "demo", "--pdfs", "no-such-folder"], "no-such-folder does not exist"),
-        (["run", "demo", "--pdfs", "."], "no documents in"),
+        (["run", "demo", "--pdfs", "no-such-folder"], "no such file or folder"),
+        (["run", "demo", "--pdfs", "."], "no document to convert"),
         (["run", "demo", "--set", "train.max_stepz=1"], "did you mean 'train.max_steps'?"),
         (["run", "demo", "--set", "dataset.max_tokens=many"], "dataset.max_tokens"),
         (["run", "demo", "--until", "trian"], "did you mean 'train'?"),
