@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows import cli_library, cli_store
+from flows import cli_library, cli_prefect, cli_store
 from flows.cli_common import (
     ConfigArgument,
     FromOption,
     JsonOption,
+    NoPrefectOption,
     PdfsOption,
     RerunOption,
     SetOption,
@@ -22,6 +23,9 @@ from flows.cli_common import (
     print_json,
     resolve_store,
 )  # fmt: skip
+
+if TYPE_CHECKING:
+    from flows.orchestration.request import Job
 
 app = typer.Typer(
     name="longfolio",
@@ -42,19 +46,20 @@ def run(
     from_: FromOption = None,
     until: UntilOption = None,
     rerun: RerunOption = None,
-    no_prefect: Annotated[
-        bool,
-        typer.Option("--no-prefect", help="Run in this process, without a Prefect server (the only mode for now)."),
-    ] = True,
+    no_prefect: NoPrefectOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run the chain; stages whose inputs and settings did not change are reused."""
     with guarded(as_json):
         from flows.config import load
+        from flows.orchestration.request import Job
         from flows.plan import Selection
+        from flows.store import Store
 
         settings = load(config, overrides=set_ or (), pdfs=pdfs or (), store=store)
-        _carry_out(settings, Selection(from_, until, tuple(rerun or ())), config, as_json)
+        selection = Selection(from_, until, tuple(rerun or ()))
+        job = Job(settings, Store(resolve_store(settings)), selection, config, overrides=tuple(set_ or ()))
+        _carry_out(job, not no_prefect, as_json)
 
 
 @app.command(rich_help_panel="The chain")
@@ -66,7 +71,6 @@ def plan(
     from_: FromOption = None,
     until: UntilOption = None,
     rerun: RerunOption = None,
-    no_prefect: Annotated[bool, typer.Option("--no-prefect", hidden=True)] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Show what would run, and why; run nothing."""
@@ -91,18 +95,19 @@ def plan(
 def resume(
     run: Annotated[str, typer.Argument(help="Run id, its beginning, latest or previous.")] = "latest",
     store: StoreOption = None,
+    no_prefect: NoPrefectOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Continue a run that was interrupted, killed or failed, with the settings it had."""
     with guarded(as_json):
-        from flows.config import parse
         from flows.display import err
         from flows.errors import UsageError
-        from flows.plan import Selection
-        from flows.runs import find_run
+        from flows.orchestration.request import continuing
         from flows.store import Store
 
-        record = find_run(Store(resolve_store(None, store)), run)
+        job = continuing(Store(resolve_store(None, store)), run)
+        record = job.record
+        assert record is not None
         if record.status == "running":
             raise UsageError(
                 f"run {record.run_id} is still running (process {record.data['pid']})",
@@ -110,39 +115,32 @@ def resume(
             )
         if record.status == "done":
             err.print(f"run {record.run_id} is done; checking its stages")
-        # The store may have been moved: where it is now counts, not where the record says it was.
-        config = parse({**record.data["config"], "flows": {"store": str(resolve_store(None, store))}}, str(record.path))
-        chosen = record.data["selection"]
-        selection = Selection(chosen["start"], chosen["until"], tuple(chosen["rerun"]))
-        _carry_out(config, selection, record.data.get("config_name", ""), as_json, record)
+        _carry_out(job, not no_prefect, as_json)
 
 
-def _carry_out(config: Any, selection: Any, name: str, as_json: bool, record: Any = None) -> None:
+def _carry_out(job: Job, prefect: bool, as_json: bool) -> None:
     """Run, show, and end with the exit code of DESIGN section 5."""
-    from flows.display import TerminalWatcher, err, print_run
+    from flows.display import TerminalWatcher, print_run
     from flows.errors import EXIT_FAILED, EXIT_INTERRUPTED
-    from flows.runner import RunInterrupted, StageFailed, run
-    from flows.store import Store
+    from flows.runner import RunInterrupted, StageFailed, public_result, run
 
-    store = Store(resolve_store(config))
     failure: StageFailed | None = None
     code = 0
     try:
         with TerminalWatcher() as watcher:
-            record = run(config, store, selection, watcher, resume=record, name=name)
+            if prefect:
+                from flows.orchestration.local import run_as_flow
+
+                record = run_as_flow(job, watcher)
+            else:
+                record = run(job.config, job.store, job.selection, watcher, resume=job.record, name=job.name)
     except StageFailed as error:
         failure, code, record = error, EXIT_FAILED, error.record
     except RunInterrupted as interruption:
         code, record = EXIT_INTERRUPTED, interruption.record
-    data = record.data
+    data, store = record.data, job.store
     if as_json:
-        print_json(
-            {
-                "run_id": data["run_id"],
-                "status": data["status"],
-                "stages": [_public(r) for r in data["stages"]],
-            }
-        )
+        print_json(public_result(record))
     else:
         print_run(data["stages"])
     again = f"longfolio resume {data['run_id']}" + (
@@ -153,16 +151,13 @@ def _carry_out(config: Any, selection: Any, name: str, as_json: bool, record: An
 
         explain(failure.cause, where=f"stage {failure.stage}, run {data['run_id']}", resume=again)
     elif code == EXIT_INTERRUPTED:
+        from flows.display import err
+
         err.print(f"[yellow]interrupted[/]; what is finished stays. Continue with:  {again}")
     elif not as_json:
         _say_goodbye(data)
     if code:
         raise typer.Exit(code)
-
-
-def _public(row: dict[str, Any]) -> dict[str, Any]:
-    """A row as ``--json`` promises it."""
-    return {key: row[key] for key in ("stage", "action", "why", "digest", "path", "seconds", "metrics")}
 
 
 def _say_goodbye(data: dict[str, Any]) -> None:
@@ -197,22 +192,17 @@ def _going_on() -> str:
 
 cli_store.register(app)
 cli_library.register(app)
+cli_prefect.register(app)
 
 
 def main() -> None:
     """Entry point of the console script."""
     import io
-    import os
     import signal
-    import warnings
 
-    # Two threads that wait for each other by spinning make a step ten times slower as soon as anything else
-    # runs on the machine; sleeping costs nothing measurable. Read by OpenMP when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # What other libraries say about their own future is not for our users.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    from flows.environment import quiet
+
+    quiet()
     # File names need not be UTF-8; printing one must not end a run.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -231,3 +221,7 @@ def main() -> None:
     except BrokenPipeError:  # `longfolio ... | head`
         sys.stderr.close()
         sys.exit(141)
+
+
+if __name__ == "__main__":
+    main()

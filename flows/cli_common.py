@@ -29,6 +29,9 @@ RerunOption = Annotated[
     list[str] | None,
     typer.Option("--rerun", metavar="STAGE", help="Run STAGE and what follows again, whatever the store has."),
 ]
+NoPrefectOption = Annotated[
+    bool, typer.Option("--no-prefect", help="Run in this process alone, without a Prefect server.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; all else on stderr.")]
 
 

@@ -30,6 +30,24 @@ class FlowSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     store: Path | None = Field(None, description="Directory of the store; null is ./store.")
+    shard_documents: int = Field(
+        64, ge=1,
+        description="Documents per Prefect task run of the conversion. Fewer show progress in finer grain and spread "
+        "better over a cluster; each costs its own start of the workers. There are never more than 250 task runs.",
+    )  # fmt: skip
+    train_on: str = Field(
+        "local",
+        description="Where training runs under Prefect: local is a child process of the run, FLOW/DEPLOYMENT (such as "
+        "train/longfolio) a run of that deployment, on whatever its work pool stands for. The store must be shared.",
+    )
+    evaluate_on: str = Field("local", description="Likewise for the evaluation, such as evaluate/longfolio.")
+
+    @field_validator("train_on", "evaluate_on")
+    @classmethod
+    def _local_or_deployment(cls, value: str) -> str:
+        if value != "local" and not all(value.partition("/")):
+            raise ValueError("must be local or FLOW/DEPLOYMENT, such as train/longfolio")
+        return value
 
 
 class RunConfig(BaseModel):
@@ -81,17 +99,28 @@ def load(
         raise UsageError(f"{path} holds no settings", "`longfolio config show demo` prints an example")
     config = rebase(parse(raw, str(path)), path.parent.resolve())
 
-    changes = [_split(item) for item in overrides]
+    more: list[tuple[str, Any]] = []
     if pdfs:
-        changes.append(("pdfs", [str(p) for p in pdfs]))
+        more.append(("pdfs", [str(p) for p in pdfs]))
     if store is not None:
-        changes.append(("flows.store", str(store)))
+        more.append(("flows.store", str(store)))
+    return with_overrides(config, overrides, more)
+
+
+def with_overrides(config: RunConfig, overrides: Sequence[str], more: Sequence[tuple[str, Any]] = ()) -> RunConfig:
+    """A copy with ``KEY=VALUE`` settings changed; relative paths in them are taken from the current directory.
+
+    Raises:
+        UsageError: unknown key, or bad value.
+    """
+    changes = [*(_split(item) for item in overrides), *more]
     if not changes:
         return config
     tree = config.model_dump(mode="json")
     for key, value in changes:
         _assign(tree, key, value)
-    return rebase(parse(tree, "--set"), Path.cwd())
+    changed: RunConfig = rebase(parse(tree, "--set"), Path.cwd())
+    return changed
 
 
 def parse(raw: dict[str, Any], where: str) -> RunConfig:

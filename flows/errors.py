@@ -38,3 +38,37 @@ def remedy_of(error: BaseException) -> str | None:
     if isinstance(error, MemoryError):
         return "not enough memory: lower train.micro_batch_size or dataset.max_tokens, or use a larger machine"
     return None
+
+
+# Of CUDA, cuBLAS and NCCL when they start, not of a computation that went wrong.
+_MAY_PASS_TEXTS = (
+    "cuda-capable device(s) is/are busy or unavailable",
+    "cuda error: initialization error",
+    "cuda error: system not yet initialized",
+    "cublas_status_not_initialized",
+    "nccl error",
+    "ncclsystemerror",
+    "ncclremoteerror",
+    "connection closed by localrank",
+)
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether the same again may well succeed: trouble of disk, network or device start-up.
+
+    Never a user's mistake, bad data, a full disk or memory that ran out.
+    """
+    import errno
+
+    known = getattr(error, "may_pass", None)
+    if known is not None:
+        return bool(known)
+    if isinstance(error, OSError):
+        return isinstance(error, ConnectionError | TimeoutError) or error.errno in (
+            errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.ENETDOWN, errno.ENETUNREACH,
+            errno.EHOSTUNREACH, errno.EREMOTEIO,
+        )  # fmt: skip
+    if isinstance(error, RuntimeError) and getattr(error, "remedy", None) is None:
+        text = str(error).lower()
+        return "out of memory" not in text and any(part in text for part in _MAY_PASS_TEXTS)
+    return False

@@ -24,6 +24,7 @@ class Selection:
     until: str | None = None
     rerun: tuple[str, ...] = ()
     resuming: str = ""  # run id: what this run finished itself is not run again by its --rerun
+    model: str = ""  # digest of a finished merge: it and what it is made from are taken as they are in the store
 
     def __post_init__(self) -> None:
         first = stage_index(self.start) if self.start else 0
@@ -35,6 +36,14 @@ class Selection:
         for name in self.rerun:
             if not first <= stage_index(name) <= last:
                 raise UsageError(f"--rerun {name} lies outside --from/--until", "widen the range or drop --rerun")
+
+    def to_json(self) -> dict[str, Any]:
+        return {"start": self.start, "until": self.until, "rerun": list(self.rerun), "model": self.model}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Selection:
+        """Of a run record; what is being resumed is not part of it."""
+        return cls(data["start"], data["until"], tuple(data["rerun"]), model=data.get("model", ""))
 
     def wanted(self, name: str) -> bool:
         return self.until is None or stage_index(name) <= stage_index(self.until)
@@ -82,8 +91,9 @@ def make_plan(config: RunConfig, store: Store, selection: Selection) -> Plan:
         UsageError: an input is missing, or ``--from`` needs an output that is not in the store.
     """
     hashes = FileHashes(store.cache / "sha256.json" if store.root.exists() else None)
+    fixed = ancestry(store, "merge", selection.model) if selection.model else {}
     try:
-        external = gather(config, hashes, store.root)
+        external = gather(config, hashes, store.root, [name for name in NAMES if name not in fixed])
     finally:
         hashes.save()  # also when interrupted: hashing a large model is worth keeping
 
@@ -91,6 +101,11 @@ def make_plan(config: RunConfig, store: Store, selection: Selection) -> Plan:
     planned: list[PlannedStage] = []
     cause: tuple[str, str] | None = None  # the first stage of the chain that will run, and why
     for stage in STAGES:
+        if stage.name in fixed:
+            taken = _taken(stage.name, fixed[stage.name], selection.model, store)
+            digests[stage.name] = taken.digest
+            planned.append(taken)
+            continue
         library = stage.library()
         settings = stage.settings(config)
         identity = {
@@ -112,6 +127,29 @@ def make_plan(config: RunConfig, store: Store, selection: Selection) -> Plan:
         present = str(manifest["finished"]) if manifest else ""
         planned.append(PlannedStage(stage.name, action, why, key, identity, path, present, tuple(warnings)))
     return Plan(tuple(planned), external, selection)
+
+
+def ancestry(store: Store, stage: str, key: str) -> dict[str, dict[str, Any]]:
+    """The manifests of a finished output and of everything it was made from, by stage.
+
+    Raises:
+        UsageError: one is not in the store (any more).
+    """
+    manifest = store.manifest(stage, key)
+    if manifest is None:
+        raise UsageError(f"the store has no output {key[:12]} of {stage}", "`longfolio status` lists the runs")
+    found = {stage: manifest}
+    for name, digest_ in manifest["identity"]["upstream"].items():
+        found |= ancestry(store, name, digest_)
+    return found
+
+
+def _taken(name: str, manifest: dict[str, Any], model: str, store: Store) -> PlannedStage:
+    key = manifest["digest"]
+    why = (
+        f"model {model[:12]} of run {manifest['run_id']}" if name == "merge" else f"model {model[:12]} is made from it"
+    )
+    return PlannedStage(name, "cached", why, key, manifest["identity"], store.finished(name, key), manifest["finished"])
 
 
 def _decide(

@@ -7,14 +7,17 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel
 
 from flows.config import RunConfig
 from flows.errors import remedy_of
 from flows.plan import Plan, PlannedStage, Selection, make_plan
 from flows.runs import RunRecord, environment, new_record, now
-from flows.stages import STAGES, Stage, stage_index
+from flows.stages import STAGES, Report, Stage, stage_index
 from flows.store import UNITS_LOG, Store
 from longlora import models
 from pdf2txt.units import write_atomic
@@ -49,6 +52,18 @@ class Watcher:
     def stage_ended(self, row: dict[str, Any]) -> None: ...
 
 
+class Executor:
+    """Carries out what the runner decided, here and now. `flows.orchestration` has one that tells Prefect."""
+
+    def stage(self, planned: PlannedStage, perform: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """One stage: reused or run; returns its row of the record."""
+        return perform()
+
+    def library(self, stage: Stage, settings: BaseModel, inputs: dict[str, Path], work: Path, report: Report) -> Any:
+        """The library's function; returns its metrics."""
+        return stage.run(settings, inputs, work, report)
+
+
 @dataclass
 class StageReport:
     """The ``report`` callable that a stage is given: keeps what belongs in the manifest, passes all on."""
@@ -77,9 +92,15 @@ class StageReport:
 
 def run(
     config: RunConfig, store: Store, selection: Selection, watcher: Watcher, *, resume: RunRecord | None = None,
-    name: str = "",
+    name: str = "", executor: Executor | None = None, on_plan: Callable[[Plan, RunRecord], None] | None = None,
 ) -> RunRecord:  # fmt: skip
     """Run the chain; returns the finished record.
+
+    Args:
+        resume: the record of an earlier run that this one continues.
+        name: of the recipe, for the record.
+        executor: how a stage is carried out; in this process if not given.
+        on_plan: called with the plan and the new record before the first stage.
 
     Raises:
         UsageError, longlora.errors.UserError: found before the first stage starts.
@@ -93,19 +114,23 @@ def run(
     record = resume or new_record(store, name)
     record.data |= {
         "config": config.model_dump(mode="json"),
-        "selection": {"start": selection.start, "until": selection.until, "rerun": list(selection.rerun)},
+        "selection": selection.to_json(),
         "documents": plan.external.names,
         "stages": [_row(stage, stage.action if stage.action == "skipped" else "pending") for stage in plan.stages],
     }
     record.start_process()
     rows = record.data["stages"]
+    executor = executor or Executor()
     try:
+        if on_plan is not None:
+            on_plan(plan, record)
         for index, planned in enumerate(plan.stages):
             if planned.action != "skipped":
                 try:
                     rows[index]["action"] = "running"
                     record.save()
-                    rows[index] = _perform(config, store, plan, planned, record, watcher)
+                    perform = partial(_perform, config, store, plan, planned, record, watcher, executor)
+                    rows[index] = executor.stage(planned, perform)
                     record.save()
                 except Exception as error:
                     rows[index] = _row(planned, "failed", error=f"{type(error).__name__}: {error}")
@@ -119,6 +144,9 @@ def run(
     except KeyboardInterrupt:
         record.data["status"] = "interrupted"
         raise RunInterrupted(record) from None
+    except BaseException:  # a worker's request to stop
+        record.data["status"] = "interrupted"
+        raise
     finally:
         ended = next((row["stage"] for row in rows if row["action"] in ("running", "failed")), "")
         for row in rows:
@@ -131,9 +159,17 @@ def run(
     return record
 
 
+def public_result(record: RunRecord) -> dict[str, Any]:
+    """What ``run --json`` prints (DESIGN section 5)."""
+    keys = ("stage", "action", "why", "digest", "path", "seconds", "metrics")
+    rows = [{key: row[key] for key in keys} for row in record.data["stages"]]
+    return {"run_id": record.run_id, "status": record.data["status"], "stages": rows}
+
+
 def _perform(
-    config: RunConfig, store: Store, plan: Plan, planned: PlannedStage, record: RunRecord, watcher: Watcher
-) -> dict[str, Any]:
+    config: RunConfig, store: Store, plan: Plan, planned: PlannedStage, record: RunRecord, watcher: Watcher,
+    executor: Executor,
+) -> dict[str, Any]:  # fmt: skip
     """Reuse or run one stage under its lock; returns its row of the record."""
     stage = STAGES[stage_index(planned.name)]
     started = time.monotonic()
@@ -148,7 +184,7 @@ def _perform(
         if manifest is not None and why:
             return _row(planned, "cached", why=why, seconds=time.monotonic() - started, metrics=manifest["metrics"])
         watcher.stage_started(planned)
-        manifest = _make(config, store, plan, planned, stage, record, watcher, replaces=manifest)
+        manifest = _make(config, store, plan, planned, stage, record, watcher, executor, replaces=manifest)
     return _row(
         planned, "ran", seconds=time.monotonic() - started, metrics=manifest["metrics"],
         warnings=manifest["warnings"], transient=manifest["transient"],
@@ -183,6 +219,7 @@ def _make(
     stage: Stage,
     record: RunRecord,
     watcher: Watcher,
+    executor: Executor,
     replaces: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Run a stage in its attempt directory and finish the output; returns the manifest."""
@@ -208,7 +245,7 @@ def _make(
     report = StageReport(stage.name, attempt, watcher.stage_event)
     inputs = _inputs(config, store, plan, stage, report)
     began, clock = now(), time.monotonic()
-    metrics = stage.run(stage.settings(config), inputs, attempt, report)
+    metrics = executor.library(stage, stage.settings(config), inputs, attempt, report)
     return store.finish(
         stage.name,
         planned.digest,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -43,8 +43,11 @@ class Stage:
     def library(self) -> ModuleType:
         return importlib.import_module(self.module)
 
-    def run(self, settings: BaseModel, inputs: dict[str, Path], work: Path, report: Report) -> dict[str, Any]:
-        result: dict[str, Any] = self.library().run(settings, inputs, work, report)
+    def run(
+        self, settings: BaseModel, inputs: dict[str, Path], work: Path, report: Report, **more: Any
+    ) -> dict[str, Any]:
+        """The library's function (docs/architecture.md); ``more`` is what this stage's takes besides."""
+        result: dict[str, Any] = self.library().run(settings, inputs, work, report, **more)
         return result
 
     def source_sha256(self) -> str:
@@ -129,18 +132,19 @@ class External:
     names: dict[str, list[str]]  # sha256 -> every path of those bytes
 
 
-def gather(config: RunConfig, hashes: FileHashes, store: Path) -> External:
-    """Look at every external input of a run.
+def gather(config: RunConfig, hashes: FileHashes, store: Path, wanted: Sequence[str] = NAMES) -> External:
+    """Look at every external input of the stages that are ``wanted``.
 
     Raises:
         UsageError, longlora.errors.UserError: one is missing or unreadable, and what to do.
     """
-    if not config.pdfs:
-        raise UsageError("no documents: pdfs is not set", "use --pdfs FOLDER, or pdfs: in the run file")
     names: dict[str, list[str]] = {}
-    # A store below the documents (the default, for `--pdfs .`) holds no documents.
-    for path, sha in hashes.many(find_sources(config.pdfs, leave_out=store)).items():
-        names.setdefault(sha, []).append(str(path))
+    if "pdf2txt" in wanted:
+        if not config.pdfs:
+            raise UsageError("no documents: pdfs is not set", "use --pdfs FOLDER, or pdfs: in the run file")
+        # A store below the documents (the default, for `--pdfs .`) holds no documents.
+        for path, sha in hashes.many(find_sources(config.pdfs, leave_out=store)).items():
+            names.setdefault(sha, []).append(str(path))
     documents = [{"sha256": sha, "path": sorted(paths)[0]} for sha, paths in sorted(names.items())]
 
     model_files = models.model_files(config.model)
@@ -157,7 +161,7 @@ def gather(config: RunConfig, hashes: FileHashes, store: Path) -> External:
     for stage in STAGES:
         if stage.reads_model:
             content[stage.name]["model"] = tokenizer if stage.name == "datasets_build" else model
-    for index, item in enumerate(config.dataset.imports):
+    for index, item in enumerate(config.dataset.imports if "datasets_build" in wanted else ()):
         if item.path.is_dir():
             raise UsageError(f"dataset.imports.{index}.path: {item.path} is a folder", "name a file in it")
         _add(

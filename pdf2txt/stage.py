@@ -23,6 +23,14 @@ STAGE_VERSION = 2
 _PAGE_VERSION = 2  # of pages read by OCR, which most changes of the stage leave as they are
 
 Report = Callable[..., None]
+Sources = dict[str, Path]  # sha256 -> path
+Shard = Callable[[Sources], tuple[int, int]]  # converts some sources; returns how many were (converted, reused)
+Spread = Callable[[Sources, Shard], None]
+
+
+def at_once(sources: Sources, shard: Shard) -> None:
+    """All sources as one shard. Another `Spread` may call ``shard`` for a part at a time."""
+    shard(sources)
 
 
 def identity(settings: Pdf2txtSettings) -> dict[str, Any]:
@@ -57,13 +65,15 @@ def page_key(settings: Pdf2txtSettings, engines: dict[str, Any]) -> str:
     return digest("page", settings.dpi, names, versions, engines["weights"]["ocr"], _PAGE_VERSION)
 
 
-def run(settings: Pdf2txtSettings, inputs: dict[str, Path], work: Path, report: Report) -> dict[str, Any]:
+def run(
+    settings: Pdf2txtSettings, inputs: dict[str, Path], work: Path, report: Report, spread: Spread = at_once
+) -> dict[str, Any]:
     """Convert ``inputs["sources"]`` into ``work/output/documents.parquet``; returns the metrics.
 
     Rejected files (encrypted, corrupt, empty, unsupported) are rows with a status and no text. What may
     pass on another try (a worker lost, a page over its limit, an unreadable file) is reported as
     ``transient`` and is not kept as a unit; a document that lost pages that way is a row, one that has no
-    result is not.
+    result is not. ``spread`` decides into how many shards the sources are divided, and who runs them.
     """
     began = time.monotonic()
     sources: dict[str, Path] = {}
@@ -71,7 +81,8 @@ def run(settings: Pdf2txtSettings, inputs: dict[str, Path], work: Path, report: 
         sources.setdefault(entry["sha256"], Path(entry["path"]))
     root = inputs.get("units", work / "units")
     converter = Converter(settings, root, work, report)
-    converter.convert(sources)
+    progress = _Progress(report, len(sources))
+    spread(sources, lambda shard: converter.convert(shard, progress))
 
     output = work / "output"
     output.mkdir(parents=True, exist_ok=True)
@@ -109,24 +120,25 @@ class Converter:
         self.transient: list[str] = []
         self.problems: dict[str, str] = {}  # sha256 -> why there is no document
 
-    def convert(self, sources: dict[str, Path]) -> None:
-        """Make sure that every source (sha256 -> path) has a result, or a transient failure reported."""
+    def convert(self, sources: Sources, progress: _Progress | None = None) -> tuple[int, int]:
+        """Make sure that every source has a result, or a transient failure reported; returns (converted, reused)."""
+        progress = progress or _Progress(self.report, len(sources))
+        converted, reused = self.converted, self.reused
         jobs = []
         for sha256, path in sources.items():
             key = document_key(sha256, path.suffix, self.settings, self.engines)
             unit = self.units.path(key)
             if unit.exists():
                 self.reused += 1
+                progress.documents += 1
                 self.results[sha256] = unit
                 self.report("unit", kind="document", key=key, reused=True)
             else:
                 jobs.append(Job(path, sha256, unit, self.work / "attempts" / key))
-        done: dict[str, int] = {}  # sha256 -> pages begun
-        progress = _Progress(self.report, len(sources), self.reused)
 
         def on_page(job: Job) -> None:
-            done[job.sha256] = max(done.get(job.sha256, 0), job.page)
-            progress.show(sum(done.values()))
+            progress.pages[job.sha256] = max(progress.pages.get(job.sha256, 0), job.page)
+            progress.show()
 
         outcomes = convert_all(
             jobs,
@@ -140,8 +152,9 @@ class Converter:
         with contextlib.closing(outcomes):  # whatever stops us stops the workers first
             for outcome in outcomes:
                 progress.documents += 1
-                progress.show(sum(done.values()), force=True)
+                progress.show(force=True)
                 self._take(outcome)
+        return self.converted - converted, self.reused - reused
 
     def _take(self, outcome: Outcome) -> None:
         job = outcome.job
@@ -174,16 +187,18 @@ class Converter:
 
 
 class _Progress:
-    """Reports at most five times a second."""
+    """Of all shards together; reports at most five times a second."""
 
-    def __init__(self, report: Report, total: int, documents: int) -> None:
-        self.report, self.total, self.documents = report, total, documents
+    def __init__(self, report: Report, total: int) -> None:
+        self.report, self.total, self.documents = report, total, 0
+        self.pages: dict[str, int] = {}  # sha256 -> pages begun
         self.last = 0.0
 
-    def show(self, pages: int, force: bool = False) -> None:
+    def show(self, force: bool = False) -> None:
         now = time.monotonic()
         if force or now - self.last > 0.2:
             self.last = now
+            pages = sum(self.pages.values())
             self.report("progress", done=self.documents, total=self.total, unit="documents", pages=pages)
 
 

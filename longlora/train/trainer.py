@@ -26,6 +26,7 @@ from longlora.train.checkpoints import Checkpoint
 from longlora.train.data import Row, collate
 from longlora.train.loss import supervised_loss
 from longlora.train.settings import TrainSettings
+from longlora.train.stopping import STOP, Stopped
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -149,22 +150,30 @@ class LongTrainer(Trainer):
     # ------------------------------------------------------------------ checkpoints
 
     def resume_and_train(self, warn: Callable[[str], None]) -> Checkpoint | None:
-        """Train from the newest whole checkpoint, or from the start; returns the checkpoint."""
+        """Train from the newest whole checkpoint, or from the start; returns the checkpoint.
+
+        Raises:
+            Stopped: asked to stop by `stopping.STOP`; what was done is in a checkpoint.
+        """
         found = checkpoints.newest(self.checkpoint_root, self.fingerprint, warn)
         _cut_metrics(self.metrics_file, found.step if found else 0)
         if found is None or found.step < self.args.max_steps:
             self.train(resume_from_checkpoint=str(found.path) if found else None)
+            if self.state.global_step < self.args.max_steps:
+                raise Stopped
         else:
             self._load_from_checkpoint(str(found.path))
         return found
 
     def _save_checkpoint(self, model: Any, trial: Any = None) -> None:
+        began = time.monotonic()
         with checkpoints.writing(self.checkpoint_root, self.state.global_step, self.fingerprint) as folder:
             save_file(trained_state(self.adapter), folder / TRAINED)
             self._save_optimizer_and_scheduler(str(folder))
             self._save_rng_state(str(folder))
             self.state.save_to_json(str(folder / "trainer_state.json"))
         self.last_save = time.monotonic()
+        STOP.save_seconds = self.last_save - began
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_trained_state(self.adapter, load_file(Path(resume_from_checkpoint) / TRAINED))
@@ -179,14 +188,17 @@ class StepCallback(TrainerCallback):
         self.file: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.trainer.last_save = self.started = time.monotonic()
+        self.trainer.last_save = self.started = STOP.step_started = time.monotonic()
         self.report("progress", done=state.global_step, total=state.max_steps, unit="steps")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
         settings = self.trainer.settings
+        STOP.step_ended()
         minutes = (time.monotonic() - self.trainer.last_save) / 60
         due = bool(settings.save_every_steps) and state.global_step % settings.save_every_steps == 0
-        control.should_save = (due or minutes >= settings.save_every_minutes) and state.global_step < state.max_steps
+        due = due or minutes >= settings.save_every_minutes or STOP.requested
+        control.should_save = due and state.global_step < state.max_steps
+        control.should_training_stop = control.should_training_stop or STOP.requested
         return control
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:

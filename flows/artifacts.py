@@ -1,0 +1,309 @@
+"""The Markdown that Prefect's UI shows: pure functions of plans, rows of the run record, and outputs.
+
+The UI renders GitHub's Markdown with sanitized HTML and Mermaid. File names, messages and document text come from
+outside and may hold any characters, so they pass through `escape`, or `code` outside of tables.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from datasets_build.select import SPLITS
+from flows.display import key_numbers
+from flows.plan import Plan
+
+CURVE_POINTS = 60
+SAMPLES = 3
+CLIP = 200  # characters shown of a sample's instruction (its end) and output (its beginning)
+BINS = 16
+BAR = 40  # characters of the longest
+MESSAGES = 10
+FILES = 50
+
+# The first colour of the UI's own palette is a cream that cannot be seen on white.
+_LOOK = '%%{init: {"xyChart": {"height": 320}, "themeVariables": {"xyChart": {"plotColorPalette": "#3b82f6"}}}}%%'
+# Addresses too, as a link would swallow the backslashes that follow in it.
+_MARKUP = re.compile(r"[\\`*<\[|&~@]|(?<![^\W_])_|_(?![^\W_])|:(?=/)|(?<=[wW])\.")
+_BLOCK = re.compile(r"^\d*[-+.)#](?=[\s#-]|$)|^>")  # at the start of a line: a list, a rule, a heading, a quote
+
+
+def escape(text: object) -> str:
+    """Text from outside as one line of Markdown that shows just this text, in a cell of a table too."""
+    line = _MARKUP.sub(r"\\\g<0>", _one_line(text))
+    return _BLOCK.sub(lambda found: f"{found[0][:-1]}\\{found[0][-1]}", line)
+
+
+def code(text: object) -> str:
+    """Text from outside as a code span. Not for tables, where a ``|`` inside would end the cell."""
+    line = _one_line(text)
+    longest = max(map(len, re.findall("`+", line)), default=0)
+    fence, pad = "`" * (longest + 1), " " if longest else ""  # a backtick at either end would join the fence
+    return f"{fence}{pad}{line}{pad}{fence}" if line else ""
+
+
+def plan_markdown(plan: Plan) -> str:
+    """What would run, what is there already, and why."""
+    to_run = sum(stage.action == "run" for stage in plan.stages)
+    rows = [(s.name, f"**{s.action}**" if s.action == "run" else s.action, escape(s.why), f"`{s.digest[:12]}`")
+            for s in plan.stages]  # fmt: skip
+    return _join(
+        f"# Plan: {to_run} of {len(rows)} stages to run",
+        f"Documents: {len(plan.external.documents):,}",
+        _table(("stage", "action", "why", "digest"), rows),
+        *_messages("Warnings", [warning for stage in plan.stages for warning in stage.warnings]),
+    )
+
+
+def stage_markdown(row: dict[str, Any]) -> str:
+    """What one stage did. ``row``: of the run record."""
+    facts = [*map(escape, key_lines(row)), f"{row['seconds']:,.1f} s", f"digest {code(row['digest'])}"]
+    if row["action"] in ("ran", "cached"):
+        facts.append(f"output {code(row['path'])}")
+    details = evaluation_markdown if row["stage"] == "evaluate" else _details
+    return _join(
+        f"# {row['stage']}: {row['action']}",
+        escape(row["why"]),
+        f"**{escape(row['error'])}**" if row.get("error") else "",
+        "\n".join(f"- {fact}" for fact in facts),
+        *_messages("Failures that may pass when tried again", row.get("transient", [])),
+        *_messages("Warnings", row.get("warnings", [])),
+        details(row["metrics"]) if row["metrics"] else "",
+    )
+
+
+def dataset_markdown(output: Path, metrics: dict[str, Any]) -> str:
+    """The dataset: rows by task and split, lengths, what was left out and why, and a few rows, clipped."""
+    by_split: dict[str, dict[str, int]] = {}
+    chart, samples = "", list[str]()
+    try:
+        by_split = json.loads((output / "stats.json").read_text())["tasks_by_split"]
+        chart = _histogram([n for values in token_lengths(output).values() for n in values])
+        samples = ["## Some rows, clipped", *_samples(output)]
+    except (OSError, ValueError, KeyError, TypeError) as error:  # a report must not fail a run whose work is done
+        chart = chart or f"The rows cannot be read: {escape(error)}"
+    rows = [
+        [escape(task), *(f"{by_split.get(split, {}).get(task, 0):,}" for split in SPLITS), f"{count:,}"]
+        for task, count in sorted(metrics["tasks"].items())
+    ]
+    return _join(
+        "# Dataset",
+        *map(escape, key_numbers("datasets_build", metrics)),
+        _table(("task", *SPLITS, "all"), rows, "lrrr"),
+        "## Lengths",
+        chart,
+        "## Left out",
+        _counts("rule", metrics["rejects"]) or "Nothing.",
+        *samples,
+    )  # fmt: skip
+
+
+def training_markdown(lines: list[dict[str, Any]], total_steps: int) -> str:
+    """The loss so far and the newest numbers. ``lines``: of ``metrics.jsonl``."""
+    if not lines:
+        return _join("# Training", "No step is finished yet.")
+    last = lines[-1]
+    odd = [str(line["step"]) for line in lines if not _finite(line.get("loss"))]
+    numbers = [number(last.get(k)) for k in ("step", "loss", "learning_rate", "grad_norm", "tokens_per_second")]
+    return _join(
+        f"# Training: step {last['step']:,} of {total_steps:,}",
+        _loss_curve(lines),
+        *_messages("Steps without a finite loss, not drawn", odd),
+        _table(("step", "loss", "learning rate", "gradient norm", "tokens/s", "memory"),
+               [(*numbers, size(last.get("memory_bytes")))], "rrrrrr"),
+    )  # fmt: skip
+
+
+def evaluation_markdown(metrics: dict[str, Any]) -> str:
+    """Base against merged model."""
+    rows = [[*map(escape, cells), f"**{word}**" if word else ""] for *cells, word in evaluation_cells(metrics)]
+    return _join(
+        "# Base against merged model",
+        _table(("task", "base", "merged", "difference", "95 % interval", "n", ""), rows, "lrrrrrl"),
+        "Called better or worse only where the interval excludes 0.",
+    )
+
+
+def summary_markdown(data: dict[str, Any]) -> str:
+    """A run (``RunRecord.data``): what its stages did, how long that took, and how to go on if it is not done."""
+    rows = []
+    for row in data["stages"]:
+        lines = [*key_lines(row), *([row["error"]] if row.get("error") else [])]
+        rows.append((row["stage"], row["action"], escape(row["why"]), f"{row['seconds']:,.1f}",
+                     "<br>".join(map(escape, lines))))  # fmt: skip
+    rows.append(("**all**", "", "", f"**{sum(row['seconds'] for row in data['stages']):,.1f}**", ""))
+    return _join(
+        f"# Run {data['run_id']}: {data['status']}",
+        f"Started {data['started']}" + (f", recipe {code(data['config_name'])}" if data.get("config_name") else ""),
+        _table(("stage", "", "why", "seconds", "key numbers"), rows, "lllrl"),
+        "" if data["status"] in ("done", "running") else
+        f"What is finished stays. Continue with {code(resume_command(data))}",
+    )  # fmt: skip
+
+
+# ------------------------------------------------------------------- what the HTML report shows too
+
+
+def key_lines(row: dict[str, Any]) -> list[str]:
+    """`key_numbers` of a row; none where an older record lacks one of them."""
+    with suppress(KeyError, TypeError, ValueError):
+        return key_numbers(row["stage"], row["metrics"])
+    return []
+
+
+def resume_command(data: dict[str, Any]) -> str:
+    """How to continue a run, from any directory."""
+    store = Path(data["stages"][0]["path"]).parents[2]  # <store>/stages/<stage>/<digest>
+    return shlex.join(["longfolio", "resume", data["run_id"], "--store", str(store)])
+
+
+def evaluation_cells(metrics: dict[str, Any]) -> Iterator[list[str]]:
+    """For each task: name, base, merged, difference, interval, n, and ``better``, ``worse`` or nothing."""
+    for task, item in metrics.items():
+        name = task if task.endswith(item["metric"]) else f"{task} {item['metric']}"
+        if item.get("skipped"):
+            yield [name, "", "", "", f"skipped: {item['skipped']}", "0", ""]
+            continue
+        low, high = item.get("low"), item.get("high")
+        interval = "needs 2 or more" if low is None or high is None else f"[{low:+.3g}, {high:+.3g}]"
+        difference = "" if item.get("difference") is None else f"{item['difference']:+.3g}"
+        values = number(item["base"]), number(item.get("merged"))
+        yield [name, *values, difference, interval, f"{item['n']:,}", verdict(item)]
+
+
+def verdict(item: dict[str, Any]) -> str:
+    """``better`` or ``worse`` where the interval of the difference excludes 0, else nothing."""
+    low, high = item.get("low"), item.get("high")
+    if low is None or high is None or low < 0 < high:
+        return ""
+    return "better" if (low > 0) == (item["better"] == "higher") else "worse"
+
+
+def token_lengths(output: Path) -> dict[str, list[int]]:
+    """The lengths of a dataset's rows, by split."""
+    import pyarrow.parquet as pq
+
+    lengths: dict[str, list[int]] = {split: [] for split in SPLITS}
+    for split in SPLITS:
+        for path in sorted((output / "data").glob(f"{split}-*.parquet")):
+            with pq.ParquetFile(path) as file:
+                lengths[split] += file.read(columns=["n_tokens"])["n_tokens"].to_pylist()
+    return lengths
+
+
+def curve(lines: Sequence[dict[str, Any]], key: str, most: int) -> tuple[list[float], list[float]]:
+    """Steps and values of ``metrics.jsonl`` as means of ``most`` or fewer groups; only finite values count."""
+    points = [(line["step"], line[key]) for line in lines if _finite(line.get(key))]
+    length = math.ceil(len(points) / most) or 1
+    groups = [list(zip(*points[i : i + length], strict=True)) for i in range(0, len(points), length)]
+    return [math.fsum(x) / len(x) for x, _ in groups], [math.fsum(y) / len(y) for _, y in groups]
+
+
+def number(value: Any) -> str:
+    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value or "")
+
+
+def size(count: Any) -> str:
+    """Bytes, for people."""
+    return f"{count / 1e9:,.2f} GB" if _finite(count) and count >= 1e9 else f"{(count or 0) / 1e6:,.1f} MB"
+
+
+# ------------------------------------------------------------------------------------------- parts
+
+
+def _join(*parts: str) -> str:
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _one_line(text: object) -> str:
+    """Without control characters and marks that reorder text; all white space single blanks."""
+    return " ".join("".join(c for c in str(text) if c.isprintable() or c.isspace()).split())
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], align: str = "") -> str:
+    marks = ("--:" if a == "r" else "---" for a in align.ljust(len(head), "l"))
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, tuple(marks), *rows))
+
+
+def _counts(name: str, counts: dict[str, int]) -> str:
+    rows = [(escape(key), f"{n:,}") for key, n in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+    return _table((name, "count"), rows, "lr") if rows else ""
+
+
+def _messages(title: str, messages: Sequence[str]) -> list[str]:
+    lines = [f"- {escape(message)}" for message in messages[:MESSAGES]]
+    lines += [f"- and {len(messages) - MESSAGES:,} more"] if len(messages) > MESSAGES else []
+    return [f"## {title} ({len(messages):,})", "\n".join(lines)] if messages else []
+
+
+def _details(metrics: dict[str, Any]) -> str:
+    """All that a stage measured: plain numbers in one table, counts and files in one each."""
+    plain = [(key, size(value) if key.endswith("bytes") else escape(number(value)))
+             for key, value in metrics.items() if value is not None and not isinstance(value, dict | list)]  # fmt: skip
+    parts = [_table(("number", "value"), [(key.replace("_", " "), value) for key, value in plain], "lr")]
+    for key, value in metrics.items():
+        if isinstance(value, dict) and value:
+            parts.append(_counts(key.replace("_", " "), value))
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            rows = [[escape(cell) for cell in file.values()] for file in value[:FILES]]
+            more = f"and {len(value) - FILES:,} more" if len(value) > FILES else ""
+            parts += [_table(list(value[0]), rows), more]
+    return _join(*parts)
+
+
+def _histogram(lengths: Sequence[int]) -> str:
+    """A table, since Mermaid draws a bar for 0, too."""
+    width = 1
+    while lengths and max(lengths) // width >= BINS:
+        width *= 2
+    counts = Counter(n // width for n in lengths)
+    longest = max(counts.values(), default=0)
+    rows = [(f"{i * width:,}", f"{counts[i]:,}", "█" * math.ceil(BAR * counts[i] / longest))
+            for i in range(max(counts, default=-1) + 1)]  # fmt: skip
+    return _table(("tokens from", "rows", ""), rows, "rrl")
+
+
+def _loss_curve(lines: Sequence[dict[str, Any]]) -> str:
+    """Nothing before there are two points. Mermaid spaces the values evenly, so they are interpolated to that."""
+    import numpy as np
+
+    steps, losses = curve(lines, "loss", CURVE_POINTS)
+    if len(steps) < 2:
+        return ""
+    even = np.interp(np.linspace(steps[0], steps[-1], len(steps)), steps, losses)
+    margin = max((max(losses) - min(losses)) / 20, max(map(abs, losses)) / 100, 0.01)
+    # No exponents: Mermaid does not read them.
+    values = ", ".join(f"{value:.4f}" for value in even)
+    scale = f'y-axis "loss" {min(losses) - margin:.4f} --> {max(losses) + margin:.4f}'
+    axis = f'x-axis "step" {steps[0]:.1f} --> {steps[-1]:.1f}'
+    return "\n".join(["```mermaid", _LOOK, "xychart-beta", axis, scale, f"line [{values}]", "```"])
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _samples(output: Path) -> list[str]:
+    """The first rows of different tasks."""
+    import pyarrow.parquet as pq
+
+    found: dict[str, str] = {}
+    for path in sorted((output / "data").glob("train-*.parquet"))[:1]:
+        with pq.ParquetFile(path) as file:
+            for batch in islice(file.iter_batches(1, columns=["task", "n_tokens", "instruction", "output"]), 100):
+                row = batch.to_pylist()[0]
+                asked = "…" * (len(row["instruction"]) > CLIP) + row["instruction"][-CLIP:]
+                answer = row["output"][:CLIP] + "…" * (len(row["output"]) > CLIP)
+                text = f"{row['n_tokens']:,} tokens\n\n- asked: {code(asked)}\n- answer: {code(answer)}"
+                found.setdefault(row["task"], f"**{escape(row['task'])}**, {text}")
+                if len(found) == SAMPLES:
+                    break
+    return list(found.values())

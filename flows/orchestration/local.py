@@ -1,0 +1,104 @@
+"""`longfolio run`: the end-to-end flow in this process, on the server of its store."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from flows.display import err
+from flows.errors import UsageError
+from flows.orchestration.request import Job
+from flows.orchestration.server import PRIVACY, Home, healthy, joined
+from flows.orchestration.session import SESSION, Session
+from flows.plan import make_plan
+from flows.runner import RunInterrupted, Watcher
+from flows.runs import RunRecord
+from flows.store import Store
+
+DRAIN_SECONDS = 10
+
+
+def run_as_flow(job: Job, watcher: Watcher) -> RunRecord:
+    """As `flows.runner.run`, under Prefect.
+
+    Raises:
+        UsageError: also if no server can be had.
+        StageFailed, RunInterrupted: as `flows.runner.run`.
+    """
+    job.store.prepare()
+    make_plan(job.config, job.store, job.selection)  # a user's mistake is found before a server is started
+    session = Session(job, watcher)
+    with prefect_server(job.store):
+        from prefect.exceptions import PrefectException, TerminationSignal
+
+        from flows.orchestration.flows import end_to_end
+        from flows.orchestration.settle import reconcile
+
+        token = SESSION.set(session)
+        try:
+            reconcile(job.store)
+            end_to_end(job.request(), return_state=True)
+        except (PrefectException, OSError, RuntimeError) as lost:  # httpx errors are RuntimeErrors or OSErrors
+            if session.record is None or session.record.data["status"] == "running":
+                raise
+            err.print(f"[yellow]![/] Prefect was not told how the run ended: {lost}")
+        finally:
+            SESSION.reset(token)
+            _drain()
+        error = session.error
+        if isinstance(error, KeyboardInterrupt | TerminationSignal):
+            raise RunInterrupted(session.record) if session.record else KeyboardInterrupt
+        if error is not None:
+            raise error
+    assert session.record is not None
+    return session.record
+
+
+@contextmanager
+def prefect_server(store: Store) -> Iterator[str]:
+    """The API that is configured, else the one of the store; Prefect in this process talks to it.
+
+    Raises:
+        UsageError: the configured one does not answer, or the store's did not start.
+    """
+    os.environ.update({name: value for name, value in PRIVACY.items() if name not in os.environ})
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # the terminal has our own display
+    from prefect.settings import get_current_settings
+
+    configured = get_current_settings().api.url
+    if configured:
+        if not healthy(configured):
+            raise UsageError(
+                f"the Prefect server at {configured} (PREFECT_API_URL) does not answer",
+                "start it, correct or unset PREFECT_API_URL, or use --no-prefect",
+            )
+        yield configured
+        return
+    before = dict(os.environ)
+    with joined(store.root) as url:
+        point_at({"PREFECT_API_URL": url, "PREFECT_HOME": str(Home.of(store.root).path)})
+        try:
+            yield url
+        finally:
+            os.environ.clear()
+            point_at(before)
+
+
+def point_at(environment: dict[str, str]) -> None:
+    """Set environment variables that Prefect's settings are read from, also where they have been read."""
+    from prefect.context import refresh_global_settings_context
+
+    os.environ.update(environment)
+    refresh_global_settings_context()
+
+
+def _drain() -> None:
+    """Send what is still on its way while the server is there; Prefect would do it at exit, with tracebacks."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for worker in (EventsWorker, APILogWorker):
+        worker.drain_all(timeout=DRAIN_SECONDS)
+    logging.getLogger("prefect").setLevel(logging.CRITICAL)

@@ -1,0 +1,57 @@
+"""The nightly evaluation: the newest model of a store, and a history that only grows."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from prefect.artifacts import create_markdown_artifact
+from prefect.events import emit_event
+from prefect.logging import get_run_logger
+
+from flows.config import with_overrides
+from flows.errors import UsageError
+from flows.history import add_to_history, history_markdown, worse_than_base
+from flows.orchestration.automations import REGRESSED
+from flows.orchestration.request import Job, NightlyRequest, recorded_config
+from flows.orchestration.server import STORE_VARIABLE
+from flows.plan import Selection
+from flows.runs import RunRecord, find_run
+from flows.store import Store
+
+
+def newest_model(request: NightlyRequest) -> Job:
+    """The evaluation of the model that was merged last, with the settings of the run that merged it.
+
+    Inputs that changed since do not count: the model and what it is made from are taken from the store.
+
+    Raises:
+        UsageError: the store has no model, or its run's record is gone.
+    """
+    store = Store(Path(request.store or os.environ.get(STORE_VARIABLE) or "store").absolute())
+    finished = [m for s, d, _ in store.outputs("merge") if (m := store.manifest(s, d)) is not None]
+    if not finished:
+        raise UsageError(f"store {store.root} has no merged model", "run end-to-end once")
+    manifest = max(finished, key=lambda m: str(m["finished"]))
+    record = find_run(store, manifest["run_id"])
+    config = with_overrides(recorded_config(record, store), request.overrides)
+    selection = Selection(start="evaluate", model=manifest["digest"])
+    return Job(config, store, selection, record.data.get("config_name", ""))
+
+
+def keep(record: RunRecord, store: Store) -> None:
+    """Into the history, with its artifact; an event if the model is worse than its base."""
+    lines = add_to_history(store, record)
+    metrics = lines[-1]["metrics"]
+    logger = get_run_logger()
+    logger.info("the history has %d evaluations", len(lines))
+    worse = worse_than_base(metrics)
+    if worse:
+        logger.log(logging.WARNING, "worse than its base on %s", ", ".join(worse))
+        emit_event(
+            REGRESSED,
+            resource={"prefect.resource.id": f"longfolio.model.{lines[-1]['model'][:12]}"},
+            payload={"tasks": worse, "run_id": record.run_id},
+        )
+    create_markdown_artifact(history_markdown(lines), key="evaluation-history", description="The last nights")

@@ -1,0 +1,115 @@
+"""What a flow run is asked to do: the form in the Prefect UI, and what a run record keeps of it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from flows.config import RunConfig, load, parse
+from flows.orchestration.server import STORE_VARIABLE
+from flows.plan import Selection
+from flows.runs import RunRecord, find_run
+from flows.store import Store
+
+StageName = Literal["pdf2txt", "datasets_build", "train", "merge", "evaluate"]
+
+
+class RunRequest(BaseModel):
+    """Which recipe, which part of the chain. Only names and settings; data and secrets never come this way."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    config: str = Field("demo", title="Recipe", description="Name of a packaged recipe, or path of a run file.")
+    pdfs: list[str] = Field(default=[], title="Documents", description="Folders or files instead of the recipe's.")
+    overrides: list[str] = Field(
+        default=[], title="Settings", description="Changed settings, as KEY=VALUE: train.max_steps=40"
+    )
+    store: str | None = Field(
+        None, title="Store", description="Directory of the store. Empty: that of `longfolio up`, else ./store."
+    )
+    start: StageName | None = Field(None, title="From", description="Reuse everything before this stage.")
+    until: StageName | None = Field(None, title="Until", description="Stop after this stage.")
+    rerun: list[StageName] = Field(
+        default=[], title="Run again", description="Stages to run again with what follows, whatever the store has."
+    )
+    resume: str | None = Field(
+        None, title="Resume", description="Id of a run to continue with the settings it had; the rest is ignored."
+    )
+
+    def resolve(self, until: StageName | None = None) -> Job:
+        """Load the recipe and apply the choices. ``until`` is the flow's own last stage.
+
+        Raises:
+            UsageError: as `flows.config.load` and `flows.runs.find_run`.
+        """
+        where = self.store or os.environ.get(STORE_VARIABLE)
+        if self.resume:
+            return continuing(Store(Path(where or "store").absolute()), self.resume)
+        config = load(
+            self.config,
+            overrides=self.overrides,
+            pdfs=[Path(p) for p in self.pdfs],
+            store=Path(where) if where else None,
+        )
+        store = Store((config.flows.store or Path("store")).absolute())
+        selection = Selection(self.start, self.until or until, tuple(self.rerun))
+        return Job(config, store, selection, self.config, tuple(self.overrides))
+
+
+@dataclass
+class Job:
+    """A request with everything found and checked."""
+
+    config: RunConfig
+    store: Store
+    selection: Selection
+    name: str  # of the recipe, as it was given
+    overrides: tuple[str, ...] = ()  # as they were given; config has them already
+    record: RunRecord | None = None  # of the run that is continued
+
+    def request(self) -> RunRequest:
+        """This job as a flow run's parameters: so that a person sees in the UI what was asked for."""
+        return RunRequest(
+            config=self.name,
+            pdfs=[str(path) for path in self.config.pdfs],
+            overrides=list(self.overrides),
+            store=str(self.store.root),
+            start=cast(Any, self.selection.start),
+            until=cast(Any, self.selection.until),
+            rerun=cast(Any, list(self.selection.rerun)),
+            resume=self.record.run_id if self.record else None,
+        )
+
+
+def continuing(store: Store, run: str) -> Job:
+    """What an earlier run was asked to do.
+
+    Raises:
+        UsageError: no such run, or its settings are not valid any more.
+    """
+    record = find_run(store, run)
+    selection = Selection.from_json(record.data["selection"])
+    return Job(recorded_config(record, store), store, selection, record.data.get("config_name", ""), record=record)
+
+
+def recorded_config(record: RunRecord, store: Store) -> RunConfig:
+    """The settings of an earlier run. The store may have been moved: where it is now counts."""
+    tree = record.data["config"]
+    return parse({**tree, "flows": {**tree["flows"], "store": str(store.root)}}, str(record.path))
+
+
+class NightlyRequest(BaseModel):
+    """What the nightly evaluation looks at."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    store: str | None = Field(
+        None, title="Store", description="Directory of the store. Empty: that of `longfolio up`, else ./store."
+    )
+    overrides: list[str] = Field(
+        default=[], title="Settings", description="Changed settings of the evaluation, as evaluate.KEY=VALUE"
+    )
