@@ -107,14 +107,14 @@ def dataset_markdown(output: Path, metrics: dict[str, Any]) -> str:
 
 
 def training_markdown(lines: list[dict[str, Any]], total_steps: int) -> str:
-    """The loss so far and the newest numbers. ``lines``: of ``metrics.jsonl``."""
+    """The loss so far and the newest numbers. ``lines``: of ``metrics.jsonl``. ``total_steps``: 0 if not known."""
     if not lines:
         return _join("# Training", "No step is finished yet.")
     last = lines[-1]
     odd = [str(line["step"]) for line in lines if not _finite(line.get("loss"))]
     numbers = [number(last.get(k)) for k in ("step", "loss", "learning_rate", "grad_norm", "tokens_per_second")]
     return _join(
-        f"# Training: step {last['step']:,} of {total_steps:,}",
+        f"# Training: step {last['step']:,}" + (f" of {total_steps:,}" if total_steps else ""),
         _loss_curve(lines),
         *_messages("Steps without a finite loss, not drawn", odd),
         _table(("step", "loss", "learning rate", "gradient norm", "tokens/s", "memory"),
@@ -182,7 +182,7 @@ def evaluation_cells(metrics: dict[str, Any]) -> Iterator[list[str]]:
 def verdict(item: dict[str, Any]) -> str:
     """``better`` or ``worse`` where the interval of the difference excludes 0, else nothing."""
     low, high = item.get("low"), item.get("high")
-    if low is None or high is None or low < 0 < high:
+    if low is None or high is None or low <= 0 <= high:
         return ""
     return "better" if (low > 0) == (item["better"] == "higher") else "worse"
 

@@ -44,7 +44,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .
 th, td { text-align: left; vertical-align: top; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line);
   overflow-wrap: anywhere }
 th { color: var(--soft); font-weight: 500 } th, td.r, td span, td code { white-space: nowrap } .r { text-align: right }
-section { overflow-x: auto } td { min-width: 3rem } td:first-child { min-width: 7rem }
+section { overflow-x: auto } td { min-width: 5rem } td:first-child { min-width: 7rem } td.r { min-width: 0 }
 td i { display: block; height: 4px; margin-left: auto; border-radius: 2px; background: var(--first) }
 aside { background: var(--fill); border-left: 4px solid var(--bad); padding: .6rem 1rem; margin: 1rem 0 }
 code, pre { font: 13px/1.45 ui-monospace, monospace; overflow-wrap: anywhere } pre { white-space: pre-wrap;
@@ -183,7 +183,7 @@ def _draw_training(lines: list[dict[str, Any]], figure: Figure) -> None:
         axes[key].plot(steps, values, color=COLOURS["first"], linewidth=1.4, marker="." if len(steps) < 50 else "")
         axes[key].set_ylabel(name)
         axes[key].set_xlabel("step")
-        axes[key].xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes[key].xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes["tokens_per_second"].set_ylim(0, 1.15 * axes["tokens_per_second"].get_ylim()[1])
 
 

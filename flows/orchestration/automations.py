@@ -12,8 +12,8 @@ from prefect.events.actions import ChangeFlowRunState, DoNothing, SendNotificati
 from prefect.events.schemas.automations import EventTrigger, Posture
 
 from flows.errors import UsageError
+from flows.orchestration.server import HEARTBEAT_SECONDS
 
-HEARTBEAT_SECONDS = 60  # of flow runs; set for workers and for `longfolio run`
 REGRESSED = "longfolio.evaluation.regressed"
 
 ZOMBIE = "Longfolio: a run without heartbeat is crashed"

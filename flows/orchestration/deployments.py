@@ -19,7 +19,8 @@ import yaml
 from cronsim import CronSim, CronSimError
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.exceptions import ObjectAlreadyExists
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
 from flows.errors import UsageError
@@ -28,6 +29,7 @@ from flows.resources import ROOT
 
 POOLS = {"cpu": {}, "gpu": {"interactive": 1, "train": 5, "nightly": 10}}  # pool -> queue -> priority, 1 goes first
 NIGHTLY = "flows.orchestration.flows.nightly_evals"
+NIGHTLY_DEPLOYMENT = "nightly-evals/longfolio"
 END_TO_END = "flows.orchestration.flows.end_to_end"
 
 
@@ -35,7 +37,7 @@ END_TO_END = "flows.orchestration.flows.end_to_end"
 class Choices:
     """What may differ from ``prefect.yaml``."""
 
-    nightly: str | None = None  # cron of the nightly evaluation; "off" for none
+    nightly: str | None = None  # cron of the nightly evaluation; "off" to pause it
     timezone: str | None = None  # of the cron, as in the tz database
     train_on: str | None = None  # deployment for training and evaluating of end-to-end runs
     notify: str | None = None  # name of a notification block for the alerts, as TYPE/NAME
@@ -60,8 +62,9 @@ def deploy(choices: Choices) -> list[str]:
         UsageError: a choice is wrong, or the server refused a deployment.
     """
     choices.check()
-    tree = chosen(yaml.safe_load((ROOT / "prefect.yaml").read_text()), choices)
+    tree = yaml.safe_load((ROOT / "prefect.yaml").read_text())
     with get_client(sync_client=True) as client:
+        tree = chosen(tree, choices, _deployed_schedule(client))
         for pool, queues in POOLS.items():
             _make_pool(client, pool, queues)
     with tempfile.TemporaryDirectory(prefix="longfolio-") as folder:
@@ -81,20 +84,34 @@ def deploy(choices: Choices) -> list[str]:
     return names
 
 
-def chosen(tree: dict[str, Any], choices: Choices) -> dict[str, Any]:
-    """``prefect.yaml`` with the choices applied."""
+def chosen(tree: dict[str, Any], choices: Choices, deployed: dict[str, Any]) -> dict[str, Any]:
+    """``prefect.yaml`` with the choices applied; a nightly schedule that is ``deployed`` stays as it is otherwise."""
     for item in tree["deployments"]:
         if item["entrypoint"] == NIGHTLY:
-            if choices.nightly == "off":
-                item["schedules"] = []
             for schedule in item["schedules"]:
-                schedule["cron"] = choices.nightly or schedule["cron"]
+                schedule |= deployed
+                if choices.nightly == "off":
+                    schedule["active"] = False
+                elif choices.nightly:
+                    schedule |= {"cron": choices.nightly, "active": True}
                 schedule["timezone"] = choices.timezone or schedule["timezone"]
         elif item["entrypoint"] == END_TO_END and choices.train_on:
             flow, _, name = choices.train_on.partition("/")
             where = [f"flows.train_on={flow}/{name}", f"flows.evaluate_on=evaluate/{name}"]
             item["parameters"] = {"request": {"overrides": where}}
     return tree
+
+
+def _deployed_schedule(client: SyncPrefectClient) -> dict[str, Any]:
+    """Cron, timezone and state of the nightly schedule on the server: what a person chose there, here or in the UI."""
+    try:
+        known = client.read_deployment_by_name(NIGHTLY_DEPLOYMENT)
+    except ObjectNotFound:
+        return {}
+    for item in known.schedules:
+        if isinstance(item.schedule, CronSchedule):
+            return {"cron": item.schedule.cron, "timezone": item.schedule.timezone or "UTC", "active": item.active}
+    return {}
 
 
 def _flow_name(entrypoint: str) -> str:

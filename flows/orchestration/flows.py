@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 
+from flows.child import die_with
 from flows.environment import quiet
 from flows.errors import remedy_of
-from flows.orchestration.nightly import keep, newest_model
+from flows.orchestration.nightly import keep, newest_model, superseded
 from flows.orchestration.publish import Publisher
 from flows.orchestration.request import Job, NightlyRequest, RunRequest
 from flows.orchestration.session import SESSION, Session
@@ -78,6 +80,8 @@ def evaluate(request: RunRequest = DEFAULT) -> State[Any]:
 @flow(name="nightly-evals", **PERSIST)
 def nightly_evals(request: NightlyRequest = NIGHTLY) -> State[Any]:
     """Evaluate the newest model; what has been evaluated is reused, and the history gets a line either way."""
+    if superseded():
+        return Cancelled(message="a later night is due as well, and evaluates the same")
     return carry(lambda: newest_model(request), then=keep)
 
 
@@ -134,14 +138,19 @@ def run_chain(job: Job, session: Session) -> RunRecord:
         )  # fmt: skip
     finally:
         publisher.run_ended()
-        lost = settle(UUID(flow_run.id), executor.task_runs)
-        if lost:
-            publisher.log(logging.WARNING, "the server did not record %d task runs", len(lost))
+        try:
+            lost = settle(UUID(flow_run.id), executor.task_runs)
+        except Exception as error:  # a server that is gone; what ended the run matters more
+            publisher.log(logging.WARNING, "not every state is known to be recorded: %s", error)
+        else:
+            if lost:
+                publisher.log(logging.WARNING, "the server did not record %d task runs", len(lost))
 
 
 def _prepared(prepare: Callable[[], Job]) -> Job:
     """Of a flow run that a worker started: in the directory where `longfolio up` was."""
     quiet()
+    die_with(signal.SIGTERM)  # a worker that is killed leaves no run behind: it ends Crashed, and can be retried
     root = os.environ.get(ROOT_VARIABLE)
     if root and Path(root).is_dir():
         os.chdir(root)

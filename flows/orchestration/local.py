@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import queue
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from flows.display import err
 from flows.errors import UsageError
 from flows.orchestration.request import Job
-from flows.orchestration.server import PRIVACY, Home, healthy, joined
+from flows.orchestration.server import HEARTBEAT_SECONDS, PRIVACY, Home, healthy, joined
 from flows.orchestration.session import SESSION, Session
 from flows.plan import make_plan
 from flows.runner import RunInterrupted, Watcher
 from flows.runs import RunRecord
 from flows.store import Store
 
-DRAIN_SECONDS = 10
+DRAIN_SECONDS = 10.0
 
 
 def run_as_flow(job: Job, watcher: Watcher) -> RunRecord:
@@ -30,8 +33,8 @@ def run_as_flow(job: Job, watcher: Watcher) -> RunRecord:
     job.store.prepare()
     make_plan(job.config, job.store, job.selection)  # a user's mistake is found before a server is started
     session = Session(job, watcher)
-    with prefect_server(job.store):
-        from prefect.exceptions import PrefectException, TerminationSignal
+    with prefect_server(job.store) as url:
+        from prefect.exceptions import TerminationSignal
 
         from flows.orchestration.flows import end_to_end
         from flows.orchestration.settle import reconcile
@@ -40,13 +43,13 @@ def run_as_flow(job: Job, watcher: Watcher) -> RunRecord:
         try:
             reconcile(job.store)
             end_to_end(job.request(), return_state=True)
-        except (PrefectException, OSError, RuntimeError) as lost:  # httpx errors are RuntimeErrors or OSErrors
+        except Exception as lost:  # of Prefect's client: what the run itself raised is kept in the session
             if session.record is None or session.record.data["status"] == "running":
                 raise
             err.print(f"[yellow]![/] Prefect was not told how the run ended: {lost}")
         finally:
             SESSION.reset(token)
-            _drain()
+            _drain(lost=not healthy(url))
         error = session.error
         if isinstance(error, KeyboardInterrupt | TerminationSignal):
             raise RunInterrupted(session.record) if session.record else KeyboardInterrupt
@@ -64,7 +67,11 @@ def prefect_server(store: Store) -> Iterator[str]:
         UsageError: the configured one does not answer, or the store's did not start.
     """
     os.environ.update({name: value for name, value in PRIVACY.items() if name not in os.environ})
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # the terminal has our own display
+    # The terminal has our own display.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", str(HEARTBEAT_SECONDS))
+    logging.raiseExceptions = False  # a log line that the server did not get is not worth a line in the terminal
     from prefect.settings import get_current_settings
 
     configured = get_current_settings().api.url
@@ -94,11 +101,16 @@ def point_at(environment: dict[str, str]) -> None:
     refresh_global_settings_context()
 
 
-def _drain() -> None:
+def _drain(lost: bool) -> None:
     """Send what is still on its way while the server is there; Prefect would do it at exit, with tracebacks."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
     for worker in (EventsWorker, APILogWorker):
+        services: tuple[Any, ...] = tuple(worker._instances.values()) if lost else ()
+        for service in services:
+            with contextlib.suppress(queue.Empty):  # each would be tried for seconds, at a server that is gone
+                while True:
+                    service._queue.get_nowait()
         worker.drain_all(timeout=DRAIN_SECONDS)
     logging.getLogger("prefect").setLevel(logging.CRITICAL)

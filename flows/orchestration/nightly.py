@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterExpectedStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
 from prefect.events import emit_event
 from prefect.logging import get_run_logger
+from prefect.runtime import deployment, flow_run
 
 from flows.config import with_overrides
 from flows.errors import UsageError
@@ -19,6 +32,24 @@ from flows.orchestration.server import STORE_VARIABLE
 from flows.plan import Selection
 from flows.runs import RunRecord, find_run
 from flows.store import Store
+
+
+def superseded() -> bool:
+    """Whether a later run of the same deployment is due already: after downtime Prefect starts every missed one."""
+    if deployment.id is None or flow_run.scheduled_start_time is None:
+        return False
+    with get_client(sync_client=True) as client:
+        later = client.read_flow_runs(
+            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[UUID(deployment.id)])),
+            flow_run_filter=FlowRunFilter(
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+                expected_start_time=FlowRunFilterExpectedStartTime(
+                    after_=flow_run.scheduled_start_time + timedelta(seconds=1), before_=datetime.now(UTC)
+                ),
+            ),
+            limit=1,
+        )
+    return bool(later)
 
 
 def newest_model(request: NightlyRequest) -> Job:

@@ -33,6 +33,8 @@ from flows.errors import UsageError
 from pdf2txt.units import write_atomic
 
 START_SECONDS = 120.0  # the first start makes the database; a busy machine takes its time
+RESTARTS = 20  # of a server that dies; more often there is something wrong with it
+HEARTBEAT_SECONDS = 60  # of flow runs; three missed ones are taken for a death
 STORE_VARIABLE = "LONGFOLIO_STORE"
 
 # Nothing leaves the machine, and the UI shows no advertisements.
@@ -136,16 +138,46 @@ def joined(store: Path, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[s
     home.make()
     clients = (home.path / "clients.lock").open("a")
     try:
-        with home.starting():
-            fcntl.flock(clients, fcntl.LOCK_SH)
-            note = home.running()
-            while note and note.get("stopping"):  # two servers on one SQLite file get into each other's way
-                time.sleep(0.1)
+        url = None
+        while url is None:
+            with home.starting():
+                fcntl.flock(clients, fcntl.LOCK_SH)
                 note = home.running()
-            process = None if note else _spawn(home, host, port)
-        yield _wait(home, process)
+                while note and note.get("stopping"):  # two servers on one SQLite file get into each other's way
+                    time.sleep(0.1)
+                    note = home.running()
+                process = None if note else _spawn(home, host, port)
+            url = _wait(home, process)
+        with _kept(home, url):
+            yield url
     finally:
         clients.close()  # releases the lock
+
+
+@contextmanager
+def _kept(home: Home, url: str) -> Iterator[None]:
+    """Start the server again, at the same address, if it dies within the block."""
+    host, _, port = url.removeprefix("http://").removesuffix("/api").rpartition(":")
+    done = threading.Event()
+
+    def keep() -> None:
+        for _ in range(RESTARTS):
+            while home.running() is not None:
+                if done.wait(1.0):
+                    return
+            with home.starting():
+                if home.running() is None:
+                    _spawn(home, host, int(port))
+            if done.wait(10.0):  # for its note
+                return
+
+    thread = threading.Thread(target=keep, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def _spawn(home: Home, host: str, port: int) -> subprocess.Popen[bytes]:
@@ -160,13 +192,19 @@ def _spawn(home: Home, host: str, port: int) -> subprocess.Popen[bytes]:
         )  # fmt: skip
 
 
-def _wait(home: Home, process: subprocess.Popen[bytes] | None) -> str:
-    """Until the server answers; the address of its API."""
+def _wait(home: Home, process: subprocess.Popen[bytes] | None) -> str | None:
+    """Until the server answers: the address of its API; None if one that was running before is gone.
+
+    Raises:
+        UsageError: the ``process`` that was started for it ended, or it took too long.
+    """
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         note = home.running()
         if note and healthy(note["url"]):
             return str(note["url"])
+        if process is None and note is None:
+            return None
         if process is not None and process.poll() is not None:
             break
         time.sleep(0.1)
@@ -186,8 +224,12 @@ def main(home: Path, host: str, port: int) -> None:
     except OSError as error:
         sys.exit(f"{host}:{port}: {error.strerror}")
     port = listener.getsockname()[1]
-    url = f"http://{host}:{port}/api"
-    os.environ |= {"PREFECT_API_URL": url, "PREFECT_SERVER_API_HOST": host, "PREFECT_SERVER_API_PORT": str(port)}
+    # 0.0.0.0 is where one listens, not where one connects; and a browser knows itself where it found the page.
+    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}/api"
+    os.environ |= {
+        "PREFECT_API_URL": url, "PREFECT_SERVER_API_HOST": host, "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_SERVER_UI_API_URL": "/api",
+    }  # fmt: skip
     os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "WARNING")
 
     import uvicorn

@@ -34,6 +34,7 @@ from pdf2txt.stage import Shard, Sources
 
 MAX_SHARDS = 250  # a server on SQLite loses task runs by the thousand (Prefect 3.8); a person reads dozens
 RETRY_SECONDS = [10.0, 60.0]
+TRY_AGAIN = "TryAgain"
 
 Row = dict[str, Any]
 
@@ -105,16 +106,16 @@ class Outcome:
         return self.row
 
 
+def _to_be_retried(task: Any, task_run: Any, state: State[Any]) -> bool:
+    return state.name == TRY_AGAIN
+
+
 @task(
     name="stage", cache_policy=NO_CACHE, persist_result=True, result_serializer="json",
-    retries=len(RETRY_SECONDS), retry_delay_seconds=RETRY_SECONDS,
+    retries=len(RETRY_SECONDS), retry_delay_seconds=RETRY_SECONDS, retry_condition_fn=_to_be_retried,
 )  # fmt: skip
 def carry_out_stage(outcome: Outcome, executor: PrefectExecutor) -> State[Row]:
-    """Run or reuse one stage of the chain.
-
-    Raises:
-        Exception: what may pass on another try, which Prefect then makes; all else is a Failed state.
-    """
+    """Run or reuse one stage of the chain; what fails and may pass on another try, Prefect tries again."""
     executor.task_runs.append(UUID(task_run.id))
     logger = get_run_logger()
     try:
@@ -123,7 +124,7 @@ def carry_out_stage(outcome: Outcome, executor: PrefectExecutor) -> State[Row]:
         return Cancelled(message="stopped; what is finished stays, and a retry continues")
     except Exception as error:
         if may_pass(error) and task_run.run_count <= len(RETRY_SECONDS):
-            raise
+            return Failed(name=TRY_AGAIN, message=failure_text(error))
         logger.error(failure_text(error), exc_info=None if remedy_of(error) else error)
         return Failed(message=failure_text(error))
     if row["action"] == "cached":

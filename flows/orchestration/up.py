@@ -24,8 +24,16 @@ import psutil
 
 from flows.child import die_with
 from flows.errors import UsageError
-from flows.orchestration.automations import HEARTBEAT_SECONDS
-from flows.orchestration.server import STORE_VARIABLE, Home, alive, free_port, healthy, joined, read_json
+from flows.orchestration.server import (
+    HEARTBEAT_SECONDS,
+    STORE_VARIABLE,
+    Home,
+    alive,
+    free_port,
+    healthy,
+    joined,
+    read_json,
+)
 from flows.store import Store
 from pdf2txt.units import write_atomic
 
@@ -115,31 +123,20 @@ def up(settings: UpSettings, tell: Callable[[str], None]) -> None:
         write_atomic(home.path / "up.json", json.dumps(note).encode())
         stack.callback((home.path / "up.json").unlink, missing_ok=True)
         tell(f"up: {ui}  (store {settings.store.root}; Ctrl-C stops all)")
-        _watch(settings, url, workers, stop, stack, tell)
+        _watch(settings.store, workers, stop, tell)
 
 
-def _watch(
-    settings: UpSettings,
-    url: str,
-    workers: list[Worker],
-    stop: list[int],
-    stack: ExitStack,
-    tell: Callable[[str], None],
-) -> None:
+def _watch(store: Store, workers: list[Worker], stop: list[int], tell: Callable[[str], None]) -> None:
     from flows.orchestration.settle import reconcile
 
-    home, last = Home.of(settings.store.root), time.monotonic()
-    port = int(url.removesuffix("/api").rpartition(":")[2])
+    last = time.monotonic()
     while not stop:
-        if home.running() is None:
-            tell("the server is gone; it starts again")
-            stack.enter_context(joined(settings.store.root, host=settings.host, port=port))
         for worker in workers:
             worker.keep(tell)
         if time.monotonic() - last > RECONCILE_SECONDS:
             last = time.monotonic()
             with contextlib.suppress(Exception):  # looked at again in half a minute
-                reconcile(settings.store)
+                reconcile(store)
         time.sleep(CHECK_SECONDS)
 
 

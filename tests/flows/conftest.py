@@ -1,60 +1,31 @@
-"""A chain that is real in every part but small: three text documents, a two-layer model, two steps."""
+"""The small chain as fixtures, and a home for Prefect that is nobody's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from small_chain import small_tree, write_documents
 
-PARAGRAPHS = {
-    "lakes.txt": (
-        "Notes on Cold Lakes\n\n"
-        "Abstract\n\n"
-        "Cold lakes turn over twice a year. We measured the oxygen content (OC) of twelve lakes in 1987 and "
-        "found that depth explains most of the difference between them.\n\n"
-        "1 Introduction\n\n"
-        "A lake that freezes in winter has its densest water at four degrees. The warm layer (WL) lies above "
-        "the cold one all summer long, and little oxygen reaches the bottom until the autumn storms.\n\n"
-    ),
-    "mills.txt": (
-        "The Water Mills of the Upper Valley\n\n"
-        "Abstract\n\n"
-        "Between 1740 and 1860 the valley had thirty-one mills. Their decline began with the railway and not, "
-        "as is often said, with steam.\n\n"
-        "1 Sources\n\n"
-        "The tax register (TR) of 1802 lists each mill with its wheels. Nine mills had two wheels, and one, at "
-        "the confluence, had four of them.\n\n"
-    ),
-    "bees.txt": (
-        "Keeping Bees on Roofs\n\n"
-        "Abstract\n\n"
-        "Roof hives gave 18 kilograms of honey a year on average. The flowering season (FS) in the city is "
-        "six weeks longer than in the fields around it.\n\n"
-        "1 Method\n\n"
-        "Forty hives were weighed every Sunday from March to October. Two were lost to a storm in May, and "
-        "their weights were left out of the averages.\n\n"
-    ),
-}  # fmt: skip
-FILLER = (
-    "Paragraph {n} of this document records one more observation about {topic}. On day {n} the value was "
-    "{value}, which is {more} than the day before, and nobody had expected that outcome.\n\n"
-)
+
+@pytest.fixture(scope="session", autouse=True)
+def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Prefect servers of tests keep their databases here; nothing of the user's own configuration is read."""
+    home = tmp_path_factory.mktemp("state")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(home))
+        patch.setenv("PREFECT_HOME", str(home / "prefect"))
+        for name in ("PREFECT_API_URL", "PREFECT_PROFILE", "LONGFOLIO_STORE", "LONGFOLIO_ROOT"):
+            patch.delenv(name, raising=False)
+        yield home
 
 
 @pytest.fixture
 def documents(tmp_path: Path) -> Path:
-    """A folder with three text documents of about 60 lines."""
-    folder = tmp_path / "documents"
-    folder.mkdir()
-    for name, text in PARAGRAPHS.items():
-        filler = "".join(
-            FILLER.format(n=n, topic=name[:-4], value=n * 7 % 31, more="more" if n % 2 else "less")
-            for n in range(2, 30)
-        )
-        (folder / name).write_text(text + filler)
-    return folder
+    """A folder with three text documents."""
+    return write_documents(tmp_path / "documents")
 
 
 @pytest.fixture
@@ -62,20 +33,8 @@ def small_run(tmp_path: Path, documents: Path, tiny_model_dir: Path) -> Callable
     """Writes a run file for the small chain; keyword arguments replace whole sections."""
 
     def write(**sections: object) -> Path:
-        tree = {
-            "pdfs": [str(documents)],
-            "model": {"path": str(tiny_model_dir)},
-            "pdf2txt": {"workers": 1},
-            "dataset": {"max_tokens": 384, "validation_share": 0.3, "min_validation_rows": 1},
-            "train": {"max_steps": 2, "global_batch_size": 2},
-            "evaluate": {
-                "perplexity": {"window": 128, "max_windows": 4},
-                "passkey": {"lengths": [128], "depths": [0.5], "trials": 2},
-            },
-            **sections,
-        }
         path = tmp_path / "small.yaml"
-        path.write_text(yaml.safe_dump(tree))
+        path.write_text(yaml.safe_dump({**small_tree(documents, tiny_model_dir), **sections}))
         return path
 
     return write

@@ -244,6 +244,8 @@ def line(step: int, loss: float) -> dict[str, Any]:
 
 def test_training_before_and_after_the_first_step() -> None:
     assert "No step" in training_markdown([], 10)
+    assert "step 1 of 10\n" in training_markdown([line(1, 4.5)], 10)
+    assert "step 1\n" in training_markdown([line(1, 4.5)], 0)
     markdown = training_markdown([line(1, 4.5)], 10)
     assert "mermaid" not in markdown  # one point is no curve
     assert cells(markdown)[1] == ["1", "4.5", "0.0003", "1", "512.3", "2.50 GB"]

@@ -137,7 +137,8 @@ def test_commands_about_the_store(small_run: Callable[..., Path], tmp_path: Path
     """diff, trace, verify --repair, gc, doctor on a store with two runs."""
     path = small_run()
     for seed in (1, 2):
-        done = longfolio("run", path, "--until", "datasets_build", "--set", f"dataset.seed={seed}", cwd=tmp_path)
+        command = ("run", path, "--until", "datasets_build", "--no-prefect", "--set", f"dataset.seed={seed}")
+        done = longfolio(*command, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     difference = json.loads(longfolio("diff", "--json", cwd=tmp_path).stdout)
     assert {"key": "dataset.seed", "first": 1, "second": 2} in difference["settings"]
@@ -154,7 +155,7 @@ def test_commands_about_the_store(small_run: Callable[..., Path], tmp_path: Path
     assert damaged.returncode == 1 and "stats.json was changed" in damaged.stderr
     assert longfolio("verify", "--repair", cwd=tmp_path).returncode == 1
     assert longfolio("verify", cwd=tmp_path).returncode == 0 and not dataset.exists()
-    command = ("run", path, "--until", "datasets_build", "--json")
+    command = ("run", path, "--until", "datasets_build", "--no-prefect", "--json")
     again = [longfolio(*command, "--set", f"dataset.seed={seed}", cwd=tmp_path) for seed in (1, 2)]
     assert sorted(json.loads(done.stdout)["stages"][1]["action"] for done in again) == ["cached", "ran"]
 

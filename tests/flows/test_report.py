@@ -159,9 +159,10 @@ def test_same_run_same_bytes(store: Store) -> None:
     assert write_report(record(store), store).read_bytes() == first
 
 
-def test_plot_colours_say_better_and_worse(store: Store) -> None:
+def test_colours_say_better_and_worse(store: Store) -> None:
     html = report(store, record(store))
-    plot = sections(html)["Evaluation"].split("<svg", 1)[1]
+    table, plot = sections(html)["Evaluation"].split("<svg", 1)
+    assert '"good">better<' in table and '"bad">worse<' in table
     assert "var(--good)" in plot and "var(--bad)" in plot
     assert not re.search(r"#0[1-6]0[1-6]0[1-6]", html)  # each was replaced by the page's
     assert {task for task in METRICS["evaluate"] if f">{task}<" in plot} == {"perplexity", "answers"}

@@ -1,0 +1,231 @@
+"""`longfolio run` under Prefect, as the UI's data show it. One server for the module; every test its own run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+from prefect_api import LONGFOLIO, Api, longfolio
+from small_chain import small_tree, write_documents
+
+from flows.orchestration.server import Home, joined
+from flows.orchestration.tasks import MAX_SHARDS
+from flows.runs import list_runs
+from flows.stages import NAMES
+from flows.store import Store
+
+SECRET = "word-that-only-the-environment-has-4711"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Path:
+    """A directory with documents and a run file; ./store is its store."""
+    folder = tmp_path_factory.mktemp("place")
+    tree = small_tree(write_documents(folder / "documents"), tiny_model_dir)
+    (folder / "small.yaml").write_text(yaml.safe_dump(tree))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def api(place: Path) -> Iterator[Api]:
+    """The server of the place's store, which runs join."""
+    with joined(place / "store") as url:
+        yield Api(url)
+
+
+def run(place: Path, *args: str, code: int = 0, **environment: str) -> dict[str, Any]:
+    done = longfolio("run", "small.yaml", "--json", *args, cwd=place, **environment)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr and "prefect" not in done.stderr.lower(), done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def latest(place: Path) -> dict[str, Any]:
+    return list_runs(Store(place / "store"))[-1].data
+
+
+def test_run_is_seen_whole_and_a_second_one_is_five_times_cached(api: Api, place: Path) -> None:
+    first = run(place, TEACHER_KEY=SECRET)
+    assert [s["action"] for s in first["stages"]] == ["ran"] * 5
+    [flow_run] = latest(place)["flow_runs"]
+    seen = api.get(f"/flow_runs/{flow_run}")
+    assert seen["state"]["type"] == "COMPLETED" and seen["name"] == f"small {first['run_id']}"
+    tasks = api.tasks(flow_run)
+    assert [name for name in tasks if not name.startswith("convert")] == list(NAMES)
+    assert set(tasks.values()) == {"Completed"}
+    artifacts = api.artifacts(flow_run)
+    assert {
+        "plan", "pdf2txt-report", "datasets-build-report", "dataset", "train-report", "training-curve", "merge-report",
+        "evaluate-report", "evaluation", "run-summary",
+    } <= set(artifacts)  # fmt: skip
+    assert "ran" in artifacts["run-summary"] and first["run_id"] in artifacts["run-summary"]
+    report = place / "store" / "runs" / first["run_id"] / "report.html"
+    assert "<svg" in report.read_text()
+
+    second = run(place)
+    assert [s["action"] for s in second["stages"]] == ["cached"] * 5
+    [flow_run] = latest(place)["flow_runs"]
+    assert api.tasks(flow_run) == dict.fromkeys(NAMES, "Cached")
+    states = api.post("/task_runs/filter", flow_runs={"id": {"any_": [flow_run]}})
+    assert {t["state"]["message"] for t in states} == {f"unchanged since run {first['run_id']}"}
+
+
+def test_the_server_gets_no_data_and_no_pickle(api: Api, place: Path) -> None:
+    """Of every file that Prefect keeps: no document text beyond the samples, no secret, nothing pickled."""
+    home = Home.of(place / "store").path
+    results = [path for path in (home / "storage").rglob("*") if path.is_file()]
+    assert results
+    for path in results:
+        json.loads(path.read_text())
+    kept = b"".join(path.read_bytes() for path in home.rglob("*") if path.is_file())
+    assert SECRET.encode() not in kept
+    # A sample shows the ends of a row; the middle of a document is in no place.
+    for source in (place / "documents").iterdir():
+        middle = source.read_text().splitlines()[len(source.read_text().splitlines()) // 2 - 1 :][:2]
+        assert not any(line.encode() in kept for line in middle if len(line) > 60)
+
+
+def test_failure_has_its_remedy_in_the_state_and_is_not_retried(api: Api, place: Path) -> None:
+    done = longfolio("run", "small.yaml", "--set", "evaluate.tasks=[answers]", "--set", "evaluate.answers.max_rows=1",
+                     "--set", "train.learning_rate=1e30", "--set", "train.max_steps=4", cwd=place)  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "do:" in done.stderr and "longfolio resume" in done.stderr and "Traceback" not in done.stderr
+    [flow_run] = latest(place)["flow_runs"]
+    seen = api.get(f"/flow_runs/{flow_run}")
+    assert seen["state"]["type"] == "FAILED" and "lower train.learning_rate" in seen["state"]["message"]
+    assert api.tasks(flow_run)["train"] == "Failed"
+    assert not any("Retry" in line for line in api.logs(flow_run))
+
+
+def test_a_mistake_starts_no_server(place: Path, tmp_path: Path) -> None:
+    done = longfolio("run", place / "small.yaml", "--pdfs", "nowhere", cwd=tmp_path)
+    assert done.returncode == 2 and not Home.of(tmp_path / "store").path.exists()
+    done = longfolio("run", place / "small.yaml", cwd=tmp_path, PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert done.returncode == 2 and "PREFECT_API_URL" in done.stderr and "Traceback" not in done.stderr
+
+
+def training(place: Path, *args: str) -> subprocess.Popen[str]:
+    """A run in the middle of its training: some steps are done, none is saved."""
+    begun = set(place.glob("store/work/train/*/metrics.jsonl"))
+    process = subprocess.Popen(
+        [str(LONGFOLIO), "run", "small.yaml", "--until", "train", "--set", "train.max_steps=60", "--set",
+         "train.save_every_minutes=60", *args], cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while process.poll() is None:
+        new = set(place.glob("store/work/train/*/metrics.jsonl")) - begun
+        if new and len(new.pop().read_text().splitlines()) > 5:
+            return process
+        time.sleep(0.02)
+    raise AssertionError(process.communicate()[1])
+
+
+def trainers(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return [c for c in psutil.Process(process.pid).children(recursive=True) if "flows.child" in c.cmdline()]
+
+
+def resumed(place: Path) -> dict[str, Any]:
+    done = longfolio("resume", "--json", cwd=place)
+    assert done.returncode == 0, done.stderr
+    stages = {s["stage"]: s for s in json.loads(done.stdout)["stages"]}
+    assert stages["train"]["action"] == "ran"
+    return stages["train"]
+
+
+def adapter(train: dict[str, Any]) -> bytes:
+    return (Path(train["path"]) / "adapter" / "adapter_model.safetensors").read_bytes()
+
+
+def test_stopped_and_killed_trainings_continue_with_the_same_result(api: Api, place: Path) -> None:
+    whole = run(place, "--until", "train", "--set", "train.max_steps=60")["stages"][2]
+    expected = adapter(whole)
+    shutil.rmtree(whole["path"])
+
+    process = training(place)
+    [trainer] = trainers(process)
+    process.terminate()
+    _, stderr = process.communicate(timeout=40)
+    assert process.returncode == 130 and "longfolio resume" in stderr and "Traceback" not in stderr
+    assert not trainer.is_running()
+    [flow_run] = latest(place)["flow_runs"]
+    assert api.get(f"/flow_runs/{flow_run}")["state"]["type"] == "CANCELLED"
+    assert api.tasks(flow_run)["train"] == "Cancelled"
+    train = resumed(place)
+    assert train["metrics"]["resumed_from"] > 0 and adapter(train) == expected
+    shutil.rmtree(train["path"])
+
+    process = training(place, "--set", "train.save_every_steps=3")
+    [trainer] = trainers(process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    trainer.wait(10)
+    [killed] = latest(place)["flow_runs"]
+    assert api.get(f"/flow_runs/{killed}")["state"]["type"] == "RUNNING"  # nobody was left to say otherwise ...
+    train = resumed(place)
+    assert train["metrics"]["resumed_from"] >= 3 and adapter(train) == expected
+    assert latest(place)["flow_runs"][0] == killed
+
+
+def test_states_of_killed_runs_are_mended(api: Api, place: Path) -> None:
+    """What the next run does first, without its half minute of patience."""
+    code = """
+import sys
+from datetime import timedelta
+from pathlib import Path
+from flows.orchestration import settle
+from flows.store import Store
+settle._JUST_STARTED = timedelta(0)
+print(settle.reconcile(Store(Path(sys.argv[1]))))
+"""
+    environment = {**os.environ, "PREFECT_API_URL": api.url}
+    subprocess.run([sys.executable, "-c", code, str(place / "store")], env=environment, check=True)
+    for name in ("end-to-end",):
+        assert {r["state"]["type"] for r in api.flow_runs(name)} <= {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
+    running = api.post("/task_runs/count", task_runs={"state": {"type": {"any_": ["RUNNING", "PENDING"]}}})
+    assert running == 0
+
+
+def test_a_server_that_dies_does_not_take_the_run_along(place: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    process = subprocess.Popen(
+        [str(LONGFOLIO), "run", "small.yaml", "--store", str(store), "--until", "datasets_build", "--json"],
+        cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while process.poll() is None and not list(store.glob("work/pdf2txt/*/attempt.json")):
+        time.sleep(0.01)
+    note = Home.of(store).running()
+    assert note is not None
+    psutil.Process(note["pid"]).kill()
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert json.loads(out)["status"] == "done" and "Traceback" not in err
+    # It was started again meanwhile: every state is known, and nothing runs on when the run is over.
+    database = sqlite3.connect(Home.of(store).path / "prefect.db")
+    for table in ("flow_run", "task_run"):
+        assert {kind for (kind,) in database.execute(f"select state_type from {table}")} == {"COMPLETED"}
+
+
+def test_three_hundred_task_runs_are_all_final(api: Api, place: Path, tmp_path: Path) -> None:
+    """More documents than shards: 250 shards at most, and every one final in the database when the run is."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for n in range(300):
+        (folder / f"{n}.txt").write_text(f"Note {n}\n\nOn day {n} the lake was {n % 9} degrees cold at noon.\n")
+    result = run(place, "--pdfs", str(folder), "--until", "pdf2txt", "--set", "flows.shard_documents=1")
+    assert result["stages"][0]["metrics"]["documents"] == 300
+    [flow_run] = latest(place)["flow_runs"]
+    states = api.task_states(flow_run)
+    assert set(states) == {"COMPLETED"} and len(states) == 1 + 150
+    assert len(states) <= MAX_SHARDS + len(NAMES) < 300
