@@ -37,6 +37,7 @@ lint: install
 
 bench: install
 	$(BIN)/python benchmarks/kill.py $(ARGS)
+	$(BIN)/python benchmarks/kill_prefect.py
 
 docs: install
 	$(BIN)/python -m flows.reference > docs/settings.md

@@ -106,9 +106,9 @@ def _drain(lost: bool) -> None:
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
-    for worker in (EventsWorker, APILogWorker):
-        services: tuple[Any, ...] = tuple(worker._instances.values()) if lost else ()
-        for service in services:
+    workers: tuple[Any, ...] = (EventsWorker, APILogWorker)
+    for worker in workers:
+        for service in tuple(worker._instances.values()) if lost else ():
             with contextlib.suppress(queue.Empty):  # each would be tried for seconds, at a server that is gone
                 while True:
                     service._queue.get_nowait()

@@ -1,0 +1,183 @@
+"""`longfolio up` as a whole: real server, scheduler, workers; what a person does in the UI, over its API."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import yaml
+from prefect_api import Api, longfolio
+from small_chain import small_tree, write_documents
+
+from flows.orchestration.server import Home
+from flows.stages import NAMES
+
+DEPLOYED = ["end-to-end", "pdf2txt", "datasets-build", "train", "evaluate", "nightly-evals"]
+STEPS = 150
+LONG = [f"train.max_steps={STEPS}", "train.save_every_minutes=60"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Path:
+    folder = tmp_path_factory.mktemp("place")
+    tree = small_tree(write_documents(folder / "documents"), tiny_model_dir)
+    (folder / "small.yaml").write_text(yaml.safe_dump(tree))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def api(place: Path) -> Iterator[Api]:
+    """Up, with a nightly evaluation every minute."""
+    done = longfolio("up", "--detach", "--nightly", "* * * * *", "--timezone", "Europe/Berlin", cwd=place)
+    assert done.returncode == 0, done.stderr
+    note = json.loads((Home.of(place / "store").path / "up.json").read_text())
+    processes = [psutil.Process(note["pid"]), *psutil.Process(note["pid"]).children(recursive=True)]
+    yield Api(note["url"])
+    assert longfolio("down", cwd=place).returncode == 0
+    _, left = psutil.wait_procs(processes, 10)
+    assert not [process.cmdline() for process in left]
+
+
+@pytest.fixture(scope="module")
+def model(api: Api) -> str:
+    """An end-to-end run started from the UI; everything below finds its outputs in the store."""
+    run = api.start("end-to-end/longfolio", config="small.yaml")
+    assert api.wait(run)["state"]["type"] == "COMPLETED", api.logs(run)
+    return run
+
+
+def test_deployments_pools_queues_and_schedule_are_there_once(api: Api, place: Path) -> None:
+    """Also after deploying again; and what a person chose for the night stays."""
+
+    def seen() -> Any:
+        deployments = api.post("/deployments/filter")
+        pools = api.post("/work_pools/filter")
+        queues = {q["name"]: q["priority"] for q in api.post("/work_pools/gpu/queues/filter")}
+        nightly = next(d for d in deployments if d["work_queue_name"] == "nightly")
+        return (
+            sorted((d["name"], d["entrypoint"], d["work_pool_name"]) for d in deployments),
+            sorted(p["name"] for p in pools),
+            queues,
+            [(s["schedule"]["cron"], s["schedule"]["timezone"], s["active"]) for s in nightly["schedules"]],
+            nightly["concurrency_options"],
+            sorted(a["name"] for a in api.post("/automations/filter")),
+        )  # fmt: skip
+
+    first = seen()
+    assert [name for name, _, _ in first[0]] == ["longfolio"] * len(DEPLOYED)
+    for flow in DEPLOYED:
+        assert api.get(f"/deployments/name/{flow}/longfolio")["entrypoint"].startswith("flows.orchestration.flows.")
+    assert first[1] == ["cpu", "gpu"] and first[2] | {"interactive": 1, "train": 5, "nightly": 10} == first[2]
+    assert first[3] == [("* * * * *", "Europe/Berlin", True)]
+    assert first[4]["collision_strategy"] == "CANCEL_NEW" and len(first[5]) == 3
+    assert longfolio("deploy", cwd=place).returncode == 0
+    assert seen() == first
+    assert longfolio("deploy", "--nightly", "at night", cwd=place).returncode == 2
+    refused = longfolio("up", cwd=place)
+    assert refused.returncode == 2 and "already up" in refused.stderr
+
+
+def test_parameters_are_a_form(api: Api) -> None:
+    schema = api.get("/deployments/name/end-to-end/longfolio")["parameter_openapi_schema"]
+    form = schema["definitions"]["RunRequest"]["properties"]
+    assert form["config"]["default"] == "demo" and all(field["description"] for field in form.values())
+    refused = api.http.post(
+        f"/deployments/{api.get('/deployments/name/train/longfolio')['id']}/create_flow_run",
+        json={"parameters": {"request": {"until": "nowhere"}}, "state": {"type": "SCHEDULED"}},
+    )
+    assert refused.status_code in (409, 422)
+
+
+def test_a_run_from_the_ui_and_a_rebuild_of_the_dataset(api: Api, model: str) -> None:
+    assert [name for name in api.tasks(model) if not name.startswith("convert")] == list(NAMES)
+    again = api.start("end-to-end/longfolio", config="small.yaml")
+    rebuilt = api.start("datasets-build/longfolio", config="small.yaml", overrides=["dataset.seed=5"])
+    assert api.wait(again)["state"]["message"] == "5 cached"
+    assert api.tasks(again) == dict.fromkeys(NAMES, "Cached")
+    assert api.wait(rebuilt)["state"]["type"] == "COMPLETED"
+    assert api.tasks(rebuilt) == {"pdf2txt": "Cached", "datasets_build": "Completed"}
+    wrong = api.start("datasets-build/longfolio", config="small.yaml", overrides=["dataset.sed=5"])
+    state = api.wait(wrong)["state"]
+    assert state["type"] == "FAILED" and "did you mean 'dataset.seed'" in state["message"]
+
+
+def test_a_training_cancelled_in_the_ui_leaves_a_checkpoint_and_a_retry_resumes_it(api: Api, place: Path) -> None:
+    run = api.start("train/longfolio", config="small.yaml", overrides=LONG)
+    wait_for(lambda: [p for p in place.glob("store/work/train/*/metrics.jsonl") if len(p.read_text()) > 2000])
+    trainer = [p for p in psutil.process_iter(["cmdline"]) if "flows.child" in (p.info["cmdline"] or [])
+               and str(place) in " ".join(p.info["cmdline"])]  # fmt: skip
+    assert trainer
+    began = time.monotonic()
+    api.set_state(run, "CANCELLING", "Cancelling")
+    assert api.wait(run)["state"]["type"] == "CANCELLED"
+    _, left = psutil.wait_procs(trainer, max(0.0, 40 - (time.monotonic() - began)))
+    assert not left
+    assert list(place.glob("store/work/train/*/checkpoints/step-*"))
+    assert api.tasks(run)["train"] == "Cancelled"
+
+    api.set_state(run, "SCHEDULED", "AwaitingRetry")
+    wait_for(lambda: api.get(f"/flow_runs/{run}")["run_count"] == 2)
+    assert api.wait(run)["state"]["type"] == "COMPLETED", api.logs(run)
+    manifests = [json.loads(path.read_text()) for path in place.glob("store/stages/train/*/manifest.json")]
+    [resumed] = [m for m in manifests if m["metrics"]["steps"] == STEPS]
+    assert resumed["metrics"]["resumed_from"] > 0
+
+
+def test_training_on_another_deployment_is_asked_for_once(api: Api, place: Path) -> None:
+    """Two runs that want the same training, elsewhere: one flow run of the train deployment."""
+    there = ["flows.train_on=train/longfolio", "train.seed=11"]
+    both = [api.start("end-to-end/longfolio", config="small.yaml", until="train", overrides=there) for _ in range(2)]
+    for run in both:
+        assert api.wait(run)["state"]["type"] == "COMPLETED", api.logs(run)
+        assert api.tasks(run)["train"] in ("Completed", "Cached")
+    assert len([r for r in api.flow_runs("train") if "train " in r["name"] or "train-" in r["name"]]) <= 1
+    asked = [r for r in api.post("/flow_runs/filter", flows={"name": {"any_": ["train"]}}) if r["idempotency_key"]]
+    assert len(asked) == 1 and asked[0]["state"]["type"] == "COMPLETED" and asked[0]["parent_task_run_id"]
+
+
+def test_the_scheduler_evaluates_by_night_and_keeps_the_history(api: Api, model: str, place: Path) -> None:
+    """Every minute here: twice by itself; the second reuses everything, and the history has both."""
+
+    def nights() -> list[Any]:
+        return [r for r in api.flow_runs("nightly-evals") if r["auto_scheduled"] and r["state"]["type"] == "COMPLETED"]
+
+    wait_for(lambda: len(nights()) >= 2, 200)
+    lines = [json.loads(line) for line in (place / "store" / "history.jsonl").read_text().splitlines()]
+    assert len(lines) >= 2 and len({line["run_id"] for line in lines}) == len(lines)
+    assert lines[-1]["action"] == "cached" and lines[-1]["metrics"].keys() == lines[0]["metrics"].keys()
+    assert set(api.tasks(nights()[-1]["id"]).values()) == {"Cached"}
+    assert api.artifacts(nights()[-1]["id"])["evaluation-history"].count(lines[-1]["model"][:8]) >= 2
+    assert longfolio("deploy", "--nightly", "off", cwd=place).returncode == 0
+    assert not api.get("/deployments/name/nightly-evals/longfolio")["schedules"][0]["active"]
+
+
+def test_a_dead_worker_is_replaced(api: Api, place: Path) -> None:
+    note = json.loads((Home.of(place / "store").path / "up.json").read_text())
+    worker = next(p for p in psutil.Process(note["pid"]).children() if "cpu" in p.cmdline())
+    worker.kill()
+
+    def replaced() -> bool:
+        children = psutil.Process(note["pid"]).children()
+        return any("cpu" in p.cmdline() and p.pid != worker.pid for p in children if p.is_running())
+
+    wait_for(replaced)
+    run = api.start("pdf2txt/longfolio", config="small.yaml")
+    assert api.wait(run)["state"]["type"] == "COMPLETED"
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if what():
+                return
+        except (httpx.HTTPError, psutil.NoSuchProcess):
+            pass
+        time.sleep(0.1)
+    raise AssertionError("waited in vain")
