@@ -40,7 +40,7 @@ def examine(store: Path) -> list[Check]:
         _memory(),
         _disk(store),
     ]
-    for check in (_torch, _accelerator, _model):
+    for check in (_torch, _accelerator, _model, _prefect, lambda: _server(store)):
         checks.append(_safely(check))
     checks += [
         _package("pdf2txt", "pypdfium2", "pypdfium2", needed=True),
@@ -74,6 +74,29 @@ def examine(store: Path) -> list[Check]:
         _package("dataset", "datasets", "datasets", needed=True),
     ]
     return checks
+
+
+def _prefect() -> Check:
+    """That it can be imported beside what is installed, and which server there would be."""
+    import prefect.flows
+    import sqlalchemy
+
+    if int(sqlalchemy.__version__.split(".")[1]) > 0:
+        remedy = "pip install 'sqlalchemy<2.1'"
+        return Check("prefect", "prefect", WARN, f"sqlalchemy {sqlalchemy.__version__}: nothing is scheduled", remedy)
+    return Check("prefect", "prefect", OK, str(prefect.__version__))
+
+
+def _server(store: Path) -> Check:
+    from flows.orchestration.server import Home, alive, read_json
+
+    configured = os.environ.get("PREFECT_API_URL")
+    if configured:
+        return Check("prefect", "server", OK, f"{configured} (PREFECT_API_URL)")
+    note = read_json(Home.of(store).path / "up.json")
+    if note and alive(note):
+        return Check("prefect", "server", OK, f"up: {note['ui']}")
+    return Check("prefect", "server", OK, "started for each run; `longfolio up` keeps one, with a UI and workers")
 
 
 def _safely(check: Callable[[], Check]) -> Check:

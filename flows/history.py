@@ -9,6 +9,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from flows.figures import verdict
 from flows.runs import RunRecord
 from flows.store import Store
 
@@ -55,13 +56,7 @@ def add_to_history(store: Store, record: RunRecord) -> list[dict[str, Any]]:
 
 def worse_than_base(metrics: dict[str, Any]) -> list[str]:
     """Tasks on which the merged model is worse than its base beyond doubt: the whole interval is on that side."""
-    found = []
-    for task, item in metrics.items():
-        if not isinstance(item, dict) or item.get("low") is None:
-            continue
-        if (item["low"] > 0) if item["better"] == "lower" else (item["high"] < 0):
-            found.append(task)
-    return found
+    return [task for task, item in metrics.items() if isinstance(item, dict) and verdict(item) == "worse"]
 
 
 def history_markdown(lines: Sequence[dict[str, Any]], last: int = 14) -> str:

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import json
-import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
-from datasets_build.select import SPLITS
-from flows.artifacts import curve, evaluation_cells, key_lines, number, resume_command, size, token_lengths, verdict
+from flows.figures import evaluation_cells, key_lines, number, resume_command, size, token_lengths
+from flows.plots import draw_dataset, draw_evaluation, draw_training, plot
 from flows.runs import RunRecord
 from flows.store import Store
 from pdf2txt.units import write_atomic
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-CURVE_POINTS = 400
 NAMES = 500  # documents and rejected files listed
-# Drawn in these colours, which the page's style replaces: for light and for dark.
-COLOURS = {"ink": "#010101", "line": "#020202", "first": "#030303", "second": "#040404", "good": "#050505",
-           "bad": "#060606"}  # fmt: skip
 STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1f2328; --soft: #59636e; --line: #d8dee4; --first: #2f6fde;
   --second: #e08a1e; --good: #1a7f37; --bad: #cf222e; --fill: #f4f6f8 }
@@ -133,27 +124,12 @@ def _evaluation(rows: dict[str, dict[str, Any]]) -> str:
         (*cells, Html(f'<span class="{colour[word]}">{word}</span>')) for *cells, word in evaluation_cells(metrics)
     ]
     drawn = {name: item for name, item in metrics.items() if item.get("low") is not None}
-    plot = _plot("evaluation", 0.75 * len(drawn) + 0.3, partial(_draw_evaluation, drawn)) if drawn else ""
+    drawing = plot("evaluation", 0.75 * len(drawn) + 0.3, partial(draw_evaluation, drawn)) if drawn else ""
     note = "Differences with 95 % intervals, each task on its own scale; right of the line is better."
     return (
         _table(("task", "base", "merged", "difference", "95 % interval", "n", ""), table, {1, 2, 3, 4, 5})
-        + (f'{plot}<p class="soft">{note}</p>' if plot else "")
+        + (f'{drawing}<p class="soft">{note}</p>' if drawing else "")
     )  # fmt: skip
-
-
-def _draw_evaluation(items: dict[str, dict[str, Any]], figure: Figure) -> None:
-    colours = {"better": COLOURS["good"], "worse": COLOURS["bad"], "": COLOURS["ink"]}
-    for axes, (name, item) in zip(figure.subplots(len(items), squeeze=False)[:, 0], items.items(), strict=True):
-        value, low, high = item["difference"], item["low"], item["high"]
-        axes.axvline(0, color=COLOURS["ink"], linewidth=0.8)
-        axes.errorbar(
-            [value], [0], xerr=[[value - low], [high - value]], fmt="o", capsize=4, color=colours[verdict(item)]
-        )
-        limit = 1.2 * max(abs(low), abs(high)) or 1
-        axes.set_xlim(*((limit, -limit) if item["better"] == "lower" else (-limit, limit)))
-        axes.set_yticks([0], [name])
-        axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
 
 
 def _training(rows: dict[str, dict[str, Any]], store: Store) -> str:
@@ -170,21 +146,7 @@ def _training(rows: dict[str, dict[str, Any]], store: Store) -> str:
         return ""
     last = lines[-1]
     facts = f"step {number(last['step'])}: loss {number(last['loss'])}, peak memory {size(last.get('memory_bytes'))}"
-    return f"<p>{escape(facts)}</p>" + _plot("training", 4.2, partial(_draw_training, lines))
-
-
-def _draw_training(lines: list[dict[str, Any]], figure: Figure) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    parts = {"loss": "loss", "learning_rate": "learning rate", "tokens_per_second": "tokens/s"}
-    axes = figure.subplot_mosaic([["loss", "loss"], ["learning_rate", "tokens_per_second"]], height_ratios=[2, 1])
-    for key, name in parts.items():
-        steps, values = curve(lines, key, CURVE_POINTS)
-        axes[key].plot(steps, values, color=COLOURS["first"], linewidth=1.4, marker="." if len(steps) < 50 else "")
-        axes[key].set_ylabel(name)
-        axes[key].set_xlabel("step")
-        axes[key].xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    axes["tokens_per_second"].set_ylim(0, 1.15 * axes["tokens_per_second"].get_ylim()[1])
+    return f"<p>{escape(facts)}</p>" + plot("training", 4.2, partial(draw_training, lines))
 
 
 def _dataset(rows: dict[str, dict[str, Any]], store: Store) -> str:
@@ -194,31 +156,13 @@ def _dataset(rows: dict[str, dict[str, Any]], store: Store) -> str:
     output = store.finished("datasets_build", row["digest"])
     tasks = json.loads((output / "stats.json").read_text())["tasks_by_split"]
     names = sorted({task for counts in tasks.values() for task in counts}, reverse=True)
-    draw = partial(_draw_dataset, token_lengths(output), tasks, names)
+    draw = partial(draw_dataset, token_lengths(output), tasks, names)
     rejects = sorted(row["metrics"].get("rejects", {}).items(), key=lambda item: (-item[1], item[0]))
     left_out = _table(("left out", "count"), [(name, f"{n:,}") for name, n in rejects], {1})
     return (
-        f"<p>{_lines(key_lines(row))}</p>{_plot('dataset', 1.6 + 0.2 * len(names), draw)}"
+        f"<p>{_lines(key_lines(row))}</p>{plot('dataset', 1.6 + 0.2 * len(names), draw)}"
         f"<details><summary>What was left out, by rule</summary>{left_out}</details>"
     )
-
-
-def _draw_dataset(
-    lengths: dict[str, list[int]], tasks: dict[str, dict[str, int]], names: list[str], figure: Figure
-) -> None:
-    left, right = figure.subplots(1, 2)
-    colours = [COLOURS["first"], COLOURS["second"]]
-    left.hist([lengths[split] for split in SPLITS], bins=30, stacked=True, color=colours, label=SPLITS)
-    left.set_xlabel("tokens of prompt and answer")
-    left.set_ylabel("rows")
-    left.legend(frameon=False)
-    start = [0] * len(names)
-    for split, colour in zip(SPLITS, colours, strict=True):
-        counts = [tasks.get(split, {}).get(name, 0) for name in names]
-        right.barh(names, counts, left=start, color=colour)
-        start = [a + b for a, b in zip(start, counts, strict=True)]
-    right.set_xlabel("rows per task")
-    right.grid(False, axis="y")
 
 
 def _documents(rows: dict[str, dict[str, Any]], data: dict[str, Any]) -> str:
@@ -245,31 +189,6 @@ def _settings(data: dict[str, Any]) -> str:
         f'<p class="soft">{escape(machine)}, {escape(versions)}</p>'
         f"<details><summary>Settings</summary><pre>{escape(settings)}</pre></details>"
     )
-
-
-def _plot(name: str, height: float, draw: Callable[[Figure], None]) -> str:
-    """An inline SVG, the same bytes for the same numbers."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    ink, line = COLOURS["ink"], COLOURS["line"]
-    look: dict[Any, Any] = {
-        "svg.hashsalt": name, "svg.fonttype": "none", "font.size": 10, "text.color": ink, "axes.labelcolor": ink,
-        "axes.edgecolor": line, "xtick.color": ink, "ytick.color": ink, "axes.grid": True, "grid.color": line,
-        "axes.axisbelow": True, "text.parse_math": False, "axes.spines.top": False, "axes.spines.right": False,
-    }  # fmt: skip
-    text = io.StringIO()
-    with matplotlib.rc_context(look):
-        figure = Figure(figsize=(9, height), layout="constrained")
-        draw(figure)
-        metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(text, format="svg", transparent=True, metadata=metadata)
-    svg = text.getvalue()
-    for key, colour in COLOURS.items():
-        svg = svg.replace(colour, f"var(--{key})")
-    # Nothing refers to the names of parts, and a page with several plots would have them twice.
-    svg = re.sub(r' id="[\w.]+_\d+"', "", svg[svg.index("<svg") :])
-    return svg.replace("<svg", f'<svg role="img" aria-label="{name}"', 1)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]], right: Iterable[int] = ()) -> str:

@@ -22,7 +22,7 @@ from pdf2txt.units import write_atomic
 
 RECORDED_PACKAGES = (
     "longfolio", "torch", "transformers", "peft", "accelerate", "datasets", "pyarrow", "pypdfium2", "rapidocr",
-    "onnxruntime", "openvino", "rapid-layout",
+    "onnxruntime", "openvino", "rapid-layout", "prefect",
 )  # fmt: skip
 
 

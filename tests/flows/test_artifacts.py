@@ -24,7 +24,6 @@ from flows.artifacts import (
     CURVE_POINTS,
     MESSAGES,
     code,
-    curve,
     dataset_markdown,
     escape,
     evaluation_markdown,
@@ -32,8 +31,8 @@ from flows.artifacts import (
     stage_markdown,
     summary_markdown,
     training_markdown,
-    verdict,
 )
+from flows.figures import curve, verdict
 from flows.plan import Plan, PlannedStage
 from flows.stages import NAMES, External
 
