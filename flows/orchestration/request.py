@@ -13,6 +13,7 @@ from flows.config import RunConfig, load, parse
 from flows.orchestration.server import STORE_VARIABLE
 from flows.plan import Selection
 from flows.runs import RunRecord, find_run
+from flows.stages import NAMES, stage_index
 from flows.store import Store
 
 StageName = Literal["pdf2txt", "datasets_build", "train", "merge", "evaluate"]
@@ -28,20 +29,20 @@ class RunRequest(BaseModel):
     overrides: list[str] = Field(
         default=[], title="Settings", description="Changed settings, as KEY=VALUE: train.max_steps=40"
     )
-    store: str | None = Field(
-        None, title="Store", description="Directory of the store. Empty: that of `longfolio up`, else ./store."
+    store: str = Field(
+        "", title="Store", description="Directory of the store. Empty: that of `longfolio up`, else ./store."
     )
-    start: StageName | None = Field(None, title="From", description="Reuse everything before this stage.")
-    until: StageName | None = Field(None, title="Until", description="Stop after this stage.")
+    start: StageName = Field("pdf2txt", title="From", description="Reuse everything before this stage.")
+    until: StageName = Field("evaluate", title="Until", description="Stop after this stage.")
     rerun: list[StageName] = Field(
         default=[], title="Run again", description="Stages to run again with what follows, whatever the store has."
     )
-    resume: str | None = Field(
-        None, title="Resume", description="Id of a run to continue with the settings it had; the rest is ignored."
+    resume: str = Field(
+        "", title="Resume", description="Id of a run to continue with the settings it had; the rest is ignored."
     )
 
-    def resolve(self, until: StageName | None = None) -> Job:
-        """Load the recipe and apply the choices. ``until`` is the flow's own last stage.
+    def resolve(self, last: StageName = "evaluate") -> Job:
+        """Load the recipe and apply the choices. ``last`` is the flow's own last stage.
 
         Raises:
             UsageError: as `flows.config.load` and `flows.runs.find_run`.
@@ -56,7 +57,10 @@ class RunRequest(BaseModel):
             store=Path(where) if where else None,
         )
         store = Store((config.flows.store or Path("store")).absolute())
-        selection = Selection(self.start, self.until or until, tuple(self.rerun))
+        until = min(self.until, last, key=stage_index)
+        selection = Selection(
+            self.start if self.start != NAMES[0] else None, until if until != NAMES[-1] else None, tuple(self.rerun)
+        )
         return Job(config, store, selection, self.config, tuple(self.overrides))
 
 
@@ -78,10 +82,10 @@ class Job:
             pdfs=[str(path) for path in self.config.pdfs],
             overrides=list(self.overrides),
             store=str(self.store.root),
-            start=cast(Any, self.selection.start),
-            until=cast(Any, self.selection.until),
+            start=cast(Any, self.selection.start or NAMES[0]),
+            until=cast(Any, self.selection.until or NAMES[-1]),
             rerun=cast(Any, list(self.selection.rerun)),
-            resume=self.record.run_id if self.record else None,
+            resume=self.record.run_id if self.record else "",
         )
 
 
@@ -107,8 +111,8 @@ class NightlyRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    store: str | None = Field(
-        None, title="Store", description="Directory of the store. Empty: that of `longfolio up`, else ./store."
+    store: str = Field(
+        "", title="Store", description="Directory of the store. Empty: that of `longfolio up`, else ./store."
     )
     overrides: list[str] = Field(
         default=[], title="Settings", description="Changed settings of the evaluation, as evaluate.KEY=VALUE"
