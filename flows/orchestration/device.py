@@ -6,7 +6,7 @@ import os
 import re
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 USES_DEVICE = ("train", "evaluate")
 LEASE_SECONDS = 60.0  # after which the slot of a killed holder is free again
@@ -39,9 +39,10 @@ def device_slot(stage: str) -> Iterator[None]:
         return
     from prefect.client.orchestration import get_client
     from prefect.concurrency.sync import concurrency
+    from prefect.exceptions import ObjectAlreadyExists
 
     name = slot_name(devices[0])
-    with get_client(sync_client=True) as client:
+    with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):  # made by another at the same moment
         client.upsert_global_concurrency_limit_by_name(name, 1)
     with concurrency(name, strict=True, lease_duration=LEASE_SECONDS, raise_on_lease_renewal_failure=False):
         yield

@@ -229,3 +229,25 @@ def test_three_hundred_task_runs_are_all_final(api: Api, place: Path, tmp_path: 
     states = api.task_states(flow_run)
     assert set(states) == {"COMPLETED"} and len(states) == 1 + 150
     assert len(states) <= MAX_SHARDS + len(NAMES) < 300
+
+
+HOLD = """
+import time
+from flows.orchestration.device import device_slot
+with device_slot("train"):
+    print(time.time(), flush=True)
+    time.sleep(1.5)
+    print(time.time(), flush=True)
+"""
+
+
+def test_a_device_is_used_by_one_run_at_a_time(api: Api) -> None:
+    def hold(devices: str) -> subprocess.Popen[str]:
+        environment = {**os.environ, "PREFECT_API_URL": api.url, "CUDA_VISIBLE_DEVICES": devices}
+        return subprocess.Popen([sys.executable, "-c", HOLD], env=environment, stdout=subprocess.PIPE, text=True)
+
+    same, other = [hold("0"), hold("0")], hold("1,0")
+    spans = sorted(tuple(map(float, p.communicate(timeout=60)[0].split())) for p in same)
+    assert spans[0][1] <= spans[1][0], "two runs held device 0 at once"
+    begun, ended = map(float, other.communicate(timeout=60)[0].split())
+    assert ended - begun < 5 and {limit["limit"] for limit in api.post("/v2/concurrency_limits/filter")} == {1}

@@ -16,7 +16,9 @@ from prefect_api import Api, longfolio
 from small_chain import small_tree, write_documents
 
 from flows.orchestration.server import Home
+from flows.orchestration.up import UpSettings, _workers
 from flows.stages import NAMES
+from flows.store import Store
 
 DEPLOYED = ["end-to-end", "pdf2txt", "datasets-build", "train", "evaluate", "nightly-evals"]
 STEPS = 150
@@ -169,6 +171,16 @@ def test_a_dead_worker_is_replaced(api: Api, place: Path) -> None:
     wait_for(replaced)
     run = api.start("pdf2txt/longfolio", config="small.yaml")
     assert api.wait(run)["state"]["type"] == "COMPLETED"
+
+
+def test_each_device_has_a_worker_of_its_own(tmp_path: Path) -> None:
+    settings = UpSettings(Store(tmp_path / "store"), devices=("0", "3"))
+    workers = _workers(settings, "http://127.0.0.1:1/api", Home.of(tmp_path))
+    gpu = [w for w in workers if "gpu" in w.command]
+    assert [w.environment["CUDA_VISIBLE_DEVICES"] for w in gpu] == ["0", "3"]
+    assert all(w.command[w.command.index("--limit") + 1] == "1" for w in gpu)
+    [cpu] = [w for w in workers if "cpu" in w.command]
+    assert cpu.environment["CUDA_VISIBLE_DEVICES"] == ""
 
 
 def wait_for(what: Callable[[], Any], seconds: float = 120) -> None:
