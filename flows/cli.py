@@ -122,6 +122,7 @@ def _carry_out(job: Job, prefect: bool, as_json: bool) -> None:
     """Run, show, and end with the exit code of DESIGN section 5."""
     from flows.display import TerminalWatcher, print_run
     from flows.errors import EXIT_FAILED, EXIT_INTERRUPTED
+    from flows.report import write_report
     from flows.runner import RunInterrupted, StageFailed, public_result, run
 
     failure: StageFailed | None = None
@@ -134,6 +135,7 @@ def _carry_out(job: Job, prefect: bool, as_json: bool) -> None:
                 record = run_as_flow(job, watcher)
             else:
                 record = run(job.config, job.store, job.selection, watcher, resume=job.record, name=job.name)
+                write_report(record, job.store)
     except StageFailed as error:
         failure, code, record = error, EXIT_FAILED, error.record
     except RunInterrupted as interruption:
@@ -155,12 +157,12 @@ def _carry_out(job: Job, prefect: bool, as_json: bool) -> None:
 
         err.print(f"[yellow]interrupted[/]; what is finished stays. Continue with:  {again}")
     elif not as_json:
-        _say_goodbye(data)
+        _say_goodbye(data, record.path.with_suffix("") / "report.html")
     if code:
         raise typer.Exit(code)
 
 
-def _say_goodbye(data: dict[str, Any]) -> None:
+def _say_goodbye(data: dict[str, Any], report: Path) -> None:
     from flows.display import out
 
     rows = {row["stage"]: row for row in data["stages"]}
@@ -169,6 +171,7 @@ def _say_goodbye(data: dict[str, Any]) -> None:
         model = Path(rows["merge"]["path"]) / "model"
         out.print(f"model    {model}", soft_wrap=True)
         out.print(f"use it   longfolio chat {model}", soft_wrap=True)
+        out.print(f"report   {report}", soft_wrap=True)
     elif rows["datasets_build"]["action"] in ("ran", "cached"):
         out.print(f"look     longfolio dataset view {rows['datasets_build']['path']}", soft_wrap=True)
     if data["selection"]["until"] and sys.argv[1:2] != ["resume"]:
