@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -135,7 +136,8 @@ def _carry_out(job: Job, prefect: bool, as_json: bool) -> None:
                 record = run_as_flow(job, watcher)
             else:
                 record = run(job.config, job.store, job.selection, watcher, resume=job.record, name=job.name)
-                write_report(record, job.store)
+                with suppress(OSError):  # the run is done, whatever becomes of its report
+                    write_report(record, job.store)
     except StageFailed as error:
         failure, code, record = error, EXIT_FAILED, error.record
     except RunInterrupted as interruption:

@@ -188,7 +188,11 @@ def _merge(m: dict[str, Any]) -> list[str]:
 
 
 def _evaluate(m: dict[str, Any]) -> list[str]:
-    return [f"{', '.join(m)}: base against merged, below"]
+    return [
+        f"{task} {_number(item['base'])} -> {_number(item['merged'])}"
+        for task, item in m.items()
+        if item.get("merged") is not None
+    ]
 
 
 _KEY_NUMBERS = {
