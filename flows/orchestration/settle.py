@@ -6,15 +6,22 @@ Task runs reach the server as events, in its own time; and a killed process says
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-from prefect.client.schemas.objects import State, TaskRun
-from prefect.exceptions import ObjectNotFound
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    TaskRunFilter,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+)
+from prefect.client.schemas.objects import State, StateType, TaskRun
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from flows.runs import RunRecord, list_runs
@@ -24,6 +31,11 @@ SETTLE_SECONDS = 30.0
 _PAGE = 200
 # A run that a worker has just started again still stands as killed in its record.
 _JUST_STARTED = timedelta(seconds=30)
+_UNFINISHED = [StateType.PENDING, StateType.RUNNING]
+_UNFINISHED_FLOWS = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_UNFINISHED)))
+_UNFINISHED_TASKS = TaskRunFilter(
+    state=TaskRunFilterState(type=TaskRunFilterStateType(any_=[*_UNFINISHED, StateType.SCHEDULED]))  # to be retried
+)
 
 
 def settle(flow_run: UUID, started: Iterable[UUID], seconds: float = SETTLE_SECONDS) -> list[UUID]:
@@ -32,7 +44,8 @@ def settle(flow_run: UUID, started: Iterable[UUID], seconds: float = SETTLE_SECO
     waiting = set(started)
     with get_client(sync_client=True) as client:
         while True:
-            for run in task_runs(client, flow_run):
+            of_run = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run]))
+            for run in _pages(client.read_task_runs, flow_run_filter=of_run):
                 if run.state is not None and run.state.is_final():
                     waiting.discard(run.id)
             if not waiting or time.monotonic() > deadline:
@@ -40,51 +53,48 @@ def settle(flow_run: UUID, started: Iterable[UUID], seconds: float = SETTLE_SECO
             time.sleep(0.1)
 
 
-def task_runs(client: SyncPrefectClient, flow_run: UUID) -> Iterator[TaskRun]:
-    """Every task run of a flow run."""
+def reconcile(store: Store) -> int:
+    """Give each run of this store that stands as running, and is not, the state its record tells.
+
+    Task runs that were left behind by a flow run that has ended are Crashed. Returns how many flow runs were mended.
+    """
+    records = {key: record for record in list_runs(store) for key in record.data.get("flow_runs", [])}
+    mended = 0
+    with get_client(sync_client=True) as client:
+        left: dict[str, list[TaskRun]] = {}
+        for task in _pages(client.read_task_runs, task_run_filter=_UNFINISHED_TASKS):
+            left.setdefault(str(task.flow_run_id), []).append(task)
+        running = {str(run.id) for run in _pages(client.read_flow_runs, flow_run_filter=_UNFINISHED_FLOWS)}
+        for key in sorted(running | left.keys()):
+            record = records.get(key)
+            if record is not None and _over(client, UUID(key), record):
+                for task in left.get(key, []):
+                    client.set_task_run_state(task.id, Crashed(message="its process was killed"), force=True)
+                if key in running:
+                    client.set_flow_run_state(UUID(key), _state(record.data, record.status), force=True)
+                    mended += 1
+    return mended
+
+
+def _over(client: SyncPrefectClient, key: UUID, record: RunRecord) -> bool:
+    """Whether nobody works on this flow run any more."""
+    if record.status == "running":
+        return False
+    state = client.read_flow_run(key).state
+    # Scheduled: to be started (again). Cancelling: a worker is at it, and the server ends it after five minutes.
+    if state is None or state.is_scheduled() or state.is_cancelling():
+        return False
+    return state.timestamp < datetime.now(UTC) - _JUST_STARTED
+
+
+def _pages(read: Callable[..., list[Any]], **filters: Any) -> Iterator[Any]:
     offset = 0
     while True:
-        page = client.read_task_runs(
-            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run])), limit=_PAGE, offset=offset
-        )
+        page = read(**filters, limit=_PAGE, offset=offset)
         yield from page
         if len(page) < _PAGE:
             return
         offset += _PAGE
-
-
-def reconcile(store: Store) -> int:
-    """Give each flow run of this store that stands as running, and is not, the state its record tells.
-
-    Returns how many there were.
-    """
-    mended = 0
-    with get_client(sync_client=True) as client:
-        for record in list_runs(store):
-            status = record.status
-            if status == "running":
-                continue
-            for key in record.data.get("flow_runs", []):
-                mended += _mend(client, UUID(key), record, status)
-    return mended
-
-
-def _mend(client: SyncPrefectClient, key: UUID, record: RunRecord, status: str) -> int:
-    try:
-        run = client.read_flow_run(key)
-    except ObjectNotFound:  # of another server
-        return 0
-    state = run.state
-    # Scheduled: to be started (again). Cancelling: a worker is at it, and the server ends it after five minutes.
-    if state is None or not (state.is_running() or state.is_pending()):
-        return 0
-    if state.timestamp > datetime.now(UTC) - _JUST_STARTED:
-        return 0
-    for task in task_runs(client, key):
-        if task.state is None or not task.state.is_final():
-            client.set_task_run_state(task.id, Crashed(message="its process was killed"), force=True)
-    client.set_flow_run_state(key, _state(record.data, status), force=True)
-    return 1
 
 
 def _state(data: dict[str, Any], status: str) -> State[Any]:
