@@ -64,9 +64,11 @@ def plan_markdown(plan: Plan) -> str:
 
 def stage_markdown(row: dict[str, Any]) -> str:
     """What one stage did. ``row``: of the run record."""
-    facts = [*map(escape, key_lines(row)), f"{row['seconds']:,.1f} s", f"digest {code(row['digest'])}"]
+    # The digest alone fits into the UI's column; the whole path in one piece would not.
+    folder = row["path"].removesuffix(row["digest"])
+    facts = [*map(escape, key_lines(row)), f"{row['seconds']:,.1f} s"]
     if row["action"] in ("ran", "cached"):
-        facts.append(f"output {code(row['path'])}")
+        facts.append(f"output {code(folder)} {code(row['digest'])}")
     details = evaluation_markdown if row["stage"] == "evaluate" else _details
     return _join(
         f"# {row['stage']}: {row['action']}",
@@ -123,11 +125,13 @@ def training_markdown(lines: list[dict[str, Any]], total_steps: int) -> str:
 
 def evaluation_markdown(metrics: dict[str, Any]) -> str:
     """Base against merged model."""
-    rows = [[*map(escape, cells), f"**{word}**" if word else ""] for *cells, word in evaluation_cells(metrics)]
+    arrows = [{"lower": " ↓", "higher": " ↑"}.get(item.get("better", ""), "") for item in metrics.values()]
+    rows = [[f"{escape(task)}{arrow}", *map(escape, cells), f"**{word}**" if word else ""]
+            for arrow, (task, *cells, word) in zip(arrows, evaluation_cells(metrics), strict=True)]  # fmt: skip
     return _join(
         "# Base against merged model",
-        _table(("task", "base", "merged", "difference", "95 % interval", "n", ""), rows, "lrrrrrl"),
-        "Called better or worse only where the interval excludes 0.",
+        _table(("task", "base", "merged", "difference", "95 % interval", "n", "verdict"), rows, "lrrrrrl"),
+        "↓ lower is better, ↑ higher is better. Called better or worse only where the interval excludes 0.",
     )
 
 
@@ -138,11 +142,12 @@ def summary_markdown(data: dict[str, Any]) -> str:
         lines = [*key_lines(row), *([row["error"]] if row.get("error") else [])]
         rows.append((row["stage"], row["action"], escape(row["why"]), f"{row['seconds']:,.1f}",
                      "<br>".join(map(escape, lines))))  # fmt: skip
+    started = f"{data['started'][:16].replace('T', ' ')} UTC"
     rows.append(("**all**", "", "", f"**{sum(row['seconds'] for row in data['stages']):,.1f}**", ""))
     return _join(
         f"# Run {data['run_id']}: {data['status']}",
-        f"Started {data['started']}" + (f", recipe {code(data['config_name'])}" if data.get("config_name") else ""),
-        _table(("stage", "", "why", "seconds", "key numbers"), rows, "lllrl"),
+        f"Started {started}" + (f", recipe {code(data['config_name'])}" if data.get("config_name") else ""),
+        _table(("stage", "did", "why", "seconds", "key numbers"), rows, "lllrl"),
         "" if data["status"] in ("done", "running") else
         f"What is finished stays. Continue with {code(resume_command(data))}",
     )  # fmt: skip

@@ -68,7 +68,7 @@ def deploy(
     timezone: TimezoneOption = None,
     train_on: Annotated[
         str | None,
-        typer.Option("--train-on", metavar="FLOW/DEPLOYMENT", help="Where end-to-end runs train: train/longfolio."),
+        typer.Option("--train-on", metavar="FLOW/DEPLOYMENT", help="Where end-to-end runs train: train/train."),
     ] = None,
     notify: NotifyOption = None,
     store: StoreOption = None,

@@ -38,15 +38,15 @@ class FlowSettings(BaseModel):
     train_on: str = Field(
         "local",
         description="Where training runs under Prefect: local is a child process of the run, FLOW/DEPLOYMENT (such as "
-        "train/longfolio) a run of that deployment, on whatever its work pool stands for. The store must be shared.",
+        "train/train) a run of that deployment, on whatever its work pool stands for. The store must be shared.",
     )
-    evaluate_on: str = Field("local", description="Likewise for the evaluation, such as evaluate/longfolio.")
+    evaluate_on: str = Field("local", description="Likewise for the evaluation, such as evaluate/evaluate.")
 
     @field_validator("train_on", "evaluate_on")
     @classmethod
     def _local_or_deployment(cls, value: str) -> str:
         if value != "local" and not all(value.partition("/")):
-            raise ValueError("must be local or FLOW/DEPLOYMENT, such as train/longfolio")
+            raise ValueError("must be local or FLOW/DEPLOYMENT, such as train/train")
         return value
 
 

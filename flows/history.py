@@ -63,7 +63,7 @@ def history_markdown(lines: Sequence[dict[str, Any]], last: int = 14) -> str:
     """The newest evaluations as a table, one column per task, newest first."""
     shown = list(lines)[-last:][::-1]
     tasks = list(dict.fromkeys(task for line in shown for task in line["metrics"]))
-    head = ["night", "model", "", *tasks]
+    head = ["date (UTC)", "model", "did", *tasks]
     rows = [
         [line["date"][:16].replace("T", " "), f"`{line['model'][:8]}`", line["action"],
          *(_cell(line["metrics"].get(task)) for task in tasks)]
@@ -76,7 +76,8 @@ def history_markdown(lines: Sequence[dict[str, Any]], last: int = 14) -> str:
 def _cell(item: Any) -> str:
     if not isinstance(item, dict) or item.get("merged") is None:
         return ""
-    return f"{item['merged']:.4g} (base {item['base']:.4g})"
+    word = verdict(item)
+    return f"{item['merged']:.4g}, base {item['base']:.4g}" + (f", **{word}**" if word else "")
 
 
 def _ends_line(store: Store) -> bool:

@@ -13,6 +13,7 @@ from flows.inputs import FileHashes
 from flows.stages import NAMES, STAGES, External, gather, stage_index
 from flows.store import Store
 
+FIRST = "not made before"
 CONTINUES = "continues an unfinished attempt"
 
 
@@ -176,7 +177,7 @@ def _decide(
     if manifest is None:
         why = _reason(name, identity, store, key)
         # Downstream of a change, say which setting it was, not only which stage.
-        if cause is not None and why.endswith(" changed") and cause[1] not in ("never run", CONTINUES, why):
+        if cause is not None and why.endswith(" changed") and cause[1] not in (FIRST, CONTINUES, why):
             why = f"{why} ({cause[1]})"
         return "run", why, ()
     if manifest.get("incomplete"):
@@ -215,7 +216,7 @@ def _reason(name: str, identity: dict[str, Any], store: Store, key: str = "") ->
         return "its output was damaged and set aside"
     known = [m for s, d, _ in store.outputs(name) if (m := store.manifest(s, d)) is not None]
     if not known:
-        return "never run"
+        return FIRST
     newest = max(known, key=lambda m: m.get("finished", ""))
     return explain_difference(newest["identity"], identity) or "not in the store"
 

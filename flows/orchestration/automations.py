@@ -21,8 +21,8 @@ REGRESSION = "Longfolio: an evaluation regressed"
 STALE = "Longfolio: no nightly evaluation in 26 hours"
 
 
-def automations(alert: Any) -> list[Automation]:
-    """The three, with ``alert(subject, body)`` as the action of the ones that only tell."""
+def automations(alert: Any, note: str = "") -> list[Automation]:
+    """The three, with ``alert(subject, body)`` as the action of the ones that only tell, and a ``note`` about it."""
     return [
         Automation(
             name=ZOMBIE,
@@ -42,7 +42,7 @@ def automations(alert: Any) -> list[Automation]:
         ),
         Automation(
             name=REGRESSION,
-            description="A nightly evaluation found a model worse than what it is compared with.",
+            description="A nightly evaluation found a model worse than what it is compared with." + note,
             trigger=EventTrigger(
                 expect={REGRESSED, "prefect.flow-run.Regressed"}, posture=Posture.Reactive, threshold=1,
                 within=timedelta(0),
@@ -51,7 +51,7 @@ def automations(alert: Any) -> list[Automation]:
         ),
         Automation(
             name=STALE,
-            description="The schedule is paused, no worker runs, or the evaluation fails.",
+            description="The schedule is paused, no worker runs, or the evaluation fails." + note,
             trigger=EventTrigger(
                 match_related={"prefect.resource.name": "nightly-evals", "prefect.resource.role": "flow"},
                 expect={"prefect.flow-run.Completed"},
@@ -75,7 +75,8 @@ def install(notify: str | None) -> None:
         UsageError: there is no such block.
     """
     alert = _alert(notify)
-    for wanted in automations(alert):
+    note = "" if notify else " Only an event in the feed; longfolio deploy --notify TYPE/NAME sends it."
+    for wanted in automations(alert, note):
         try:
             known: Any = Automation.read(name=wanted.name)
         except ValueError:

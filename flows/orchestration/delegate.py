@@ -92,7 +92,7 @@ def _start(client: SyncPrefectClient, deployment: str, planned: PlannedStage, pa
     except ObjectNotFound as error:
         raise UsageError(
             f"flows.{planned.name}_on: there is no deployment {deployment!r}",
-            "`longfolio deploy` makes train/longfolio and evaluate/longfolio; or use local",
+            "`longfolio deploy` makes train/train and evaluate/evaluate; or use local",
         ) from error
     if run.state is not None and run.state.is_final():
         client.set_flow_run_state(run.id, Scheduled(name="AwaitingRetry", message="asked for again"))

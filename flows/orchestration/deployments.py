@@ -29,7 +29,8 @@ from flows.resources import ROOT
 
 POOLS = {"cpu": {}, "gpu": {"interactive": 1, "train": 5, "nightly": 10}}  # pool -> queue -> priority, 1 goes first
 NIGHTLY = "flows.orchestration.flows.nightly_evals"
-NIGHTLY_DEPLOYMENT = "nightly-evals/longfolio"
+EVALUATE_DEPLOYMENT = "evaluate/evaluate"
+NIGHTLY_DEPLOYMENT = "nightly-evals/nightly-evals"
 END_TO_END = "flows.orchestration.flows.end_to_end"
 
 
@@ -96,8 +97,7 @@ def chosen(tree: dict[str, Any], choices: Choices, deployed: dict[str, Any]) -> 
                     schedule |= {"cron": choices.nightly, "active": True}
                 schedule["timezone"] = choices.timezone or schedule["timezone"]
         elif item["entrypoint"] == END_TO_END and choices.train_on:
-            flow, _, name = choices.train_on.partition("/")
-            where = [f"flows.train_on={flow}/{name}", f"flows.evaluate_on=evaluate/{name}"]
+            where = [f"flows.train_on={choices.train_on}", f"flows.evaluate_on={EVALUATE_DEPLOYMENT}"]
             item["parameters"] = {"request": {"overrides": where}}
     return tree
 

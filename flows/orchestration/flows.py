@@ -28,7 +28,7 @@ from flows.orchestration.nightly import keep, newest_model, superseded
 from flows.orchestration.publish import Publisher
 from flows.orchestration.request import Job, NightlyRequest, RunRequest
 from flows.orchestration.session import SESSION, Session
-from flows.orchestration.settle import settle
+from flows.orchestration.settle import settle, take_over
 from flows.orchestration.tasks import PrefectExecutor, failure_text
 from flows.plan import Plan
 from flows.runner import StageFailed, public_result, run
@@ -126,6 +126,7 @@ def run_chain(job: Job, session: Session) -> RunRecord:
     resume = job.record or _record_of(job.store, flow_run.id)
     if resume is not None:
         resume.start_process()  # before the inputs are hashed: it is no longer a killed run
+        take_over(resume, flow_run.id)
 
     def started(plan: Plan, record: RunRecord) -> None:
         session.record = record

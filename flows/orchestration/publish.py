@@ -22,6 +22,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from flows import artifacts
+from flows.figures import key_lines, number, size
 from flows.plan import Plan, PlannedStage
 from flows.runner import Watcher
 from flows.runs import RunRecord
@@ -100,20 +101,29 @@ class Publisher(Watcher):
         stage, output = row["stage"], Path(row["path"])
         key = stage.replace("_", "-")
         if key in self._artifacts:
-            self._quietly(lambda: update_progress_artifact(self._artifacts[key], 100.0))
-        self._markdown(f"{key}-report", lambda: artifacts.stage_markdown(row), f"{stage}: {row['action']}")
+            self._quietly(lambda: update_progress_artifact(self._artifacts[key], 100.0, description="done"))
+        if stage == "evaluate":
+            self._markdown(
+                "evaluation", lambda: artifacts.evaluation_markdown(row["metrics"]),
+                "Base against merged model, with 95 % intervals",
+            )  # fmt: skip
+        if row["action"] == "cached":  # the run that made it has shown the rest
+            return
         if stage == "datasets_build":
-            self._markdown("dataset", lambda: artifacts.dataset_markdown(output, row["metrics"]), "What is in it")
+            self._markdown(
+                "dataset", lambda: artifacts.dataset_markdown(output, row["metrics"]), "Rows by task, lengths, samples"
+            )
         elif stage == "train":
             self._curve(output / "metrics.jsonl", row["metrics"].get("steps", 0))
-        elif stage == "evaluate":
-            self._markdown("evaluation", lambda: artifacts.evaluation_markdown(row["metrics"]), "Base against merged")
+        if stage != "evaluate":
+            summary = next(iter(key_lines(row)), row["action"])
+            self._markdown(f"{key}-report", lambda: artifacts.stage_markdown(row), summary)
 
     def _progress(self, stage: str, done: int, total: int | None, unit: str, **numbers: Any) -> None:
         text = f"{done:,} of {total:,} {unit}" if total else f"{done:,} {unit}"
         shown = {name: value for name, value in numbers.items() if isinstance(value, int | float | str)}
-        detail = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items())
-        if self._due(f"log-{stage}", LOG_SECONDS):
+        detail = ", ".join(f"{k} {size(v) if k.endswith('bytes') else number(v)}" for k, v in shown.items())
+        if done and self._due(f"log-{stage}", LOG_SECONDS):
             self.log(logging.INFO, "%s: %s%s", stage, text, f" ({detail})" if detail else "")
         if total and self._due(f"progress-{stage}", PROGRESS_SECONDS):
             key, percent = stage.replace("_", "-"), 100.0 * done / total
@@ -135,7 +145,7 @@ class Publisher(Watcher):
             return artifacts.training_markdown(read_lines(file), steps)
 
         if "curve" not in self._artifacts:
-            self._markdown("training-curve", make, "Loss and pace", keep="curve")
+            self._markdown("training-curve", make, "Loss by step", keep="curve")
             return
 
         def replace() -> None:

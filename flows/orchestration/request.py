@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from flows.config import RunConfig, load, parse
 from flows.orchestration.server import STORE_VARIABLE
@@ -19,10 +19,16 @@ from flows.store import Store
 StageName = Literal["pdf2txt", "datasets_build", "train", "merge", "evaluate"]
 
 
+def without_none(values: Any) -> Any:
+    """Null means the default: programs send it for what they leave open."""
+    return {k: v for k, v in values.items() if v is not None} if isinstance(values, dict) else values
+
+
 class RunRequest(BaseModel):
     """Which recipe, which part of the chain. Only names and settings; data and secrets never come this way."""
 
     model_config = ConfigDict(extra="forbid")
+    _none_is_unset = model_validator(mode="before")(without_none)
 
     config: str = Field("demo", title="Recipe", description="Name of a packaged recipe, or path of a run file.")
     pdfs: list[str] = Field(default=[], title="Documents", description="Folders or files instead of the recipe's.")
@@ -30,10 +36,12 @@ class RunRequest(BaseModel):
         default=[], title="Settings", description="Changed settings, as KEY=VALUE: train.max_steps=40"
     )
     store: str = Field(
-        "", title="Store", description="Directory of the store. Empty: that of `longfolio up`, else ./store."
+        "", title="Store", description="Directory of the store. Empty: that of longfolio up, else ./store."
     )
     start: StageName = Field("pdf2txt", title="From", description="Reuse everything before this stage.")
-    until: StageName = Field("evaluate", title="Until", description="Stop after this stage.")
+    until: StageName = Field(
+        "evaluate", title="Until", description="Stop after this stage, or after the last one of the flow."
+    )
     rerun: list[StageName] = Field(
         default=[], title="Run again", description="Stages to run again with what follows, whatever the store has."
     )
@@ -110,9 +118,10 @@ class NightlyRequest(BaseModel):
     """What the nightly evaluation looks at."""
 
     model_config = ConfigDict(extra="forbid")
+    _none_is_unset = model_validator(mode="before")(without_none)
 
     store: str = Field(
-        "", title="Store", description="Directory of the store. Empty: that of `longfolio up`, else ./store."
+        "", title="Store", description="Directory of the store. Empty: that of longfolio up, else ./store."
     )
     overrides: list[str] = Field(
         default=[], title="Settings", description="Changed settings of the evaluation, as evaluate.KEY=VALUE"

@@ -76,6 +76,24 @@ def reconcile(store: Store) -> int:
     return mended
 
 
+def take_over(record: RunRecord, current: str) -> None:
+    """What earlier flow runs of a record left unfinished is Crashed: flow run ``current`` continues them.
+
+    Also the task runs of an earlier try of ``current`` itself, before it starts its own.
+    """
+    keys = [UUID(key) for key in {*record.data.get("flow_runs", []), current}]
+    among = FlowRunFilterId(any_=keys)
+    message = f"its process was killed; continued by flow run {current}"
+    with get_client(sync_client=True) as client:
+        of_them = FlowRunFilter(id=among)
+        for task in _pages(client.read_task_runs, task_run_filter=_UNFINISHED_TASKS, flow_run_filter=of_them):
+            client.set_task_run_state(task.id, Crashed(message=message), force=True)
+        unfinished = FlowRunFilter(id=among, state=_UNFINISHED_FLOWS.state)
+        for run in _pages(client.read_flow_runs, flow_run_filter=unfinished):
+            if str(run.id) != current:
+                client.set_flow_run_state(run.id, Crashed(message=message), force=True)
+
+
 def _over(client: SyncPrefectClient, key: UUID, record: RunRecord) -> bool:
     """Whether nobody works on this flow run any more."""
     if record.status == "running":

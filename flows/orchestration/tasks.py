@@ -50,7 +50,7 @@ class PrefectExecutor(Executor):
     def stage(self, planned: PlannedStage, perform: Callable[[], Row]) -> Row:
         outcome = Outcome(lambda: self._bring_about(planned, perform))
         # The error itself is kept here: a state carries its text only.
-        task: Any = carry_out_stage.with_options(task_run_name=f"{planned.name} {planned.digest[:8]}")
+        task: Any = carry_out_stage.with_options(task_run_name=planned.name)
         task(quote(outcome), quote(self), return_state=True)
         if outcome.error is not None:
             raise outcome.error
@@ -130,7 +130,7 @@ def carry_out_stage(outcome: Outcome, executor: PrefectExecutor) -> State[Row]:
     if row["action"] == "cached":
         logger.info("reused: %s", row["why"])
         return Completed(name="Cached", message=row["why"], data=row)
-    return Completed(message=f"{row['why']}; {row['seconds']:.1f} s", data=row)
+    return Completed(message=f"ran in {row['seconds']:.1f} s: {row['why']}", data=row)
 
 
 @task(name="convert", cache_policy=NO_CACHE, persist_result=False)

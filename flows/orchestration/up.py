@@ -110,7 +110,7 @@ def up(settings: UpSettings, tell: Callable[[str], None]) -> None:
         from flows.orchestration.settle import reconcile
 
         reconcile(settings.store)
-        train_on = "train/longfolio" if settings.devices else None
+        train_on = "train/train" if settings.devices else None
         for name in deploy(Choices(settings.nightly, settings.timezone, train_on, settings.notify)):
             tell(f"deployed {name}")
         workers = _workers(settings, url, home)

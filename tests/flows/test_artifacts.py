@@ -315,8 +315,8 @@ def test_evaluation_table() -> None:
         "passkey": {"metric": "accuracy", "skipped": "too | short", "n": 0},
     }  # fmt: skip
     assert cells(evaluation_markdown(metrics))[1:] == [
-        ["perplexity", "39.55", "20.5", "-19.1", "[-20, -18]", "1,200", "better"],
-        ["answers nll", "1.25", "", "", "needs 2 or more", "2", ""],
+        ["perplexity ↓", "39.55", "20.5", "-19.1", "[-20, -18]", "1,200", "better"],
+        ["answers nll ↓", "1.25", "", "", "needs 2 or more", "2", ""],
         ["passkey accuracy", "", "", "", "skipped: too | short", "0", ""],
     ]
 

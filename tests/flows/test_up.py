@@ -49,7 +49,7 @@ def api(place: Path) -> Iterator[Api]:
 @pytest.fixture(scope="module")
 def model(api: Api) -> str:
     """An end-to-end run started from the UI; everything below finds its outputs in the store."""
-    run = api.start("end-to-end/longfolio", config="small.yaml")
+    run = api.start("end-to-end/end-to-end", config="small.yaml")
     assert api.wait(run)["state"]["type"] == "COMPLETED", api.logs(run)
     return run
 
@@ -72,9 +72,9 @@ def test_deployments_pools_queues_and_schedule_are_there_once(api: Api, place: P
         )  # fmt: skip
 
     first = seen()
-    assert [name for name, _, _ in first[0]] == ["longfolio"] * len(DEPLOYED)
+    assert [name for name, _, _ in first[0]] == sorted(DEPLOYED)
     for flow in DEPLOYED:
-        assert api.get(f"/deployments/name/{flow}/longfolio")["entrypoint"].startswith("flows.orchestration.flows.")
+        assert api.get(f"/deployments/name/{flow}/{flow}")["entrypoint"].startswith("flows.orchestration.flows.")
     assert first[1] == ["cpu", "gpu"] and first[2] | {"interactive": 1, "train": 5, "nightly": 10} == first[2]
     assert first[3] == [("* * * * *", "Europe/Berlin", True)]
     assert first[4]["collision_strategy"] == "CANCEL_NEW" and len(first[5]) == 3
@@ -86,11 +86,11 @@ def test_deployments_pools_queues_and_schedule_are_there_once(api: Api, place: P
 
 
 def test_parameters_are_a_form(api: Api) -> None:
-    schema = api.get("/deployments/name/end-to-end/longfolio")["parameter_openapi_schema"]
+    schema = api.get("/deployments/name/end-to-end/end-to-end")["parameter_openapi_schema"]
     form = schema["definitions"]["RunRequest"]["properties"]
     assert form["config"]["default"] == "demo" and all(field["description"] for field in form.values())
     refused = api.http.post(
-        f"/deployments/{api.get('/deployments/name/train/longfolio')['id']}/create_flow_run",
+        f"/deployments/{api.get('/deployments/name/train/train')['id']}/create_flow_run",
         json={"parameters": {"request": {"until": "nowhere"}}, "state": {"type": "SCHEDULED"}},
     )
     assert refused.status_code in (409, 422)
@@ -98,19 +98,19 @@ def test_parameters_are_a_form(api: Api) -> None:
 
 def test_a_run_from_the_ui_and_a_rebuild_of_the_dataset(api: Api, model: str) -> None:
     assert [name for name in api.tasks(model) if not name.startswith("convert")] == list(NAMES)
-    again = api.start("end-to-end/longfolio", config="small.yaml")
-    rebuilt = api.start("datasets-build/longfolio", config="small.yaml", overrides=["dataset.seed=5"])
+    again = api.start("end-to-end/end-to-end", config="small.yaml")
+    rebuilt = api.start("datasets-build/datasets-build", config="small.yaml", overrides=["dataset.seed=5"])
     assert api.wait(again)["state"]["message"] == "5 cached"
     assert api.tasks(again) == dict.fromkeys(NAMES, "Cached")
     assert api.wait(rebuilt)["state"]["type"] == "COMPLETED"
     assert api.tasks(rebuilt) == {"pdf2txt": "Cached", "datasets_build": "Completed"}
-    wrong = api.start("datasets-build/longfolio", config="small.yaml", overrides=["dataset.sed=5"])
+    wrong = api.start("datasets-build/datasets-build", config="small.yaml", overrides=["dataset.sed=5"])
     state = api.wait(wrong)["state"]
     assert state["type"] == "FAILED" and "did you mean 'dataset.seed'" in state["message"]
 
 
 def test_a_training_cancelled_in_the_ui_leaves_a_checkpoint_and_a_retry_resumes_it(api: Api, place: Path) -> None:
-    run = api.start("train/longfolio", config="small.yaml", overrides=LONG)
+    run = api.start("train/train", config="small.yaml", overrides=LONG)
     wait_for(lambda: [p for p in place.glob("store/work/train/*/metrics.jsonl") if len(p.read_text()) > 2000])
     trainer = [p for p in psutil.process_iter(["cmdline"]) if "flows.child" in (p.info["cmdline"] or [])
                and str(place) in " ".join(p.info["cmdline"])]  # fmt: skip
@@ -133,8 +133,8 @@ def test_a_training_cancelled_in_the_ui_leaves_a_checkpoint_and_a_retry_resumes_
 
 def test_training_on_another_deployment_is_asked_for_once(api: Api, place: Path) -> None:
     """Two runs that want the same training, elsewhere: one flow run of the train deployment."""
-    there = ["flows.train_on=train/longfolio", "train.seed=11"]
-    both = [api.start("end-to-end/longfolio", config="small.yaml", until="train", overrides=there) for _ in range(2)]
+    there = ["flows.train_on=train/train", "train.seed=11"]
+    both = [api.start("end-to-end/end-to-end", config="small.yaml", until="train", overrides=there) for _ in range(2)]
     for run in both:
         assert api.wait(run)["state"]["type"] == "COMPLETED", api.logs(run)
         assert api.tasks(run)["train"] in ("Completed", "Cached")
@@ -156,7 +156,7 @@ def test_the_scheduler_evaluates_by_night_and_keeps_the_history(api: Api, model:
     assert set(api.tasks(nights()[-1]["id"]).values()) == {"Cached"}
     assert api.artifacts(nights()[-1]["id"])["evaluation-history"].count(lines[-1]["model"][:8]) >= 2
     assert longfolio("deploy", "--nightly", "off", cwd=place).returncode == 0
-    assert not api.get("/deployments/name/nightly-evals/longfolio")["schedules"][0]["active"]
+    assert not api.get("/deployments/name/nightly-evals/nightly-evals")["schedules"][0]["active"]
 
 
 def test_a_dead_worker_is_replaced(api: Api, place: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_dead_worker_is_replaced(api: Api, place: Path) -> None:
         return any("cpu" in p.cmdline() and p.pid != worker.pid for p in children if p.is_running())
 
     wait_for(replaced)
-    run = api.start("pdf2txt/longfolio", config="small.yaml")
+    run = api.start("pdf2txt/pdf2txt", config="small.yaml")
     assert api.wait(run)["state"]["type"] == "COMPLETED"
 
 
