@@ -67,7 +67,7 @@ def run_in_child(
     )
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "flows.child", str(work)],
+            [sys.executable, "-P", "-m", "flows.child", str(work)],
             stdin=subprocess.DEVNULL, stdout=output, stderr=output,
         )  # fmt: skip
     last: dict[str, Any] = {}

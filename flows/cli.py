@@ -102,18 +102,13 @@ def resume(
     """Continue a run that was interrupted, killed or failed, with the settings it had."""
     with guarded(as_json):
         from flows.display import err
-        from flows.errors import UsageError
         from flows.orchestration.request import continuing
         from flows.store import Store
 
         job = continuing(Store(resolve_store(None, store)), run)
         record = job.record
         assert record is not None
-        if record.status == "running":
-            raise UsageError(
-                f"run {record.run_id} is still running (process {record.data['pid']})",
-                "wait for it, or end it first",
-            )
+        record.check_free()
         if record.status == "done":
             err.print(f"run {record.run_id} is done; checking its stages")
         _carry_out(job, not no_prefect, as_json)

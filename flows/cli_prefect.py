@@ -66,10 +66,6 @@ def down(store: StoreOption = None) -> None:
 def deploy(
     nightly: NightlyOption = None,
     timezone: TimezoneOption = None,
-    train_on: Annotated[
-        str | None,
-        typer.Option("--train-on", metavar="FLOW/DEPLOYMENT", help="Where end-to-end runs train: train/train."),
-    ] = None,
     notify: NotifyOption = None,
     store: StoreOption = None,
 ) -> None:
@@ -82,7 +78,7 @@ def deploy(
         with prefect_server(Store(resolve_store(None, store))) as url:
             from flows.orchestration.deployments import Choices, deploy
 
-            for name in deploy(Choices(nightly, timezone, train_on, notify)):
+            for name in deploy(Choices(nightly, timezone, notify)):
                 out.print(f"deployed {name}")
             out.print(f"on {url}", soft_wrap=True)
 

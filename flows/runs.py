@@ -77,6 +77,14 @@ class RunRecord:
         except psutil.Error:
             return False
 
+    def check_free(self) -> None:
+        """Raises:
+        UsageError: another process carries this run at the moment.
+        """
+        if self.status == "running" and self.data["pid"] != os.getpid():
+            where = f"process {self.data['pid']} on {self.data['environment']['host']}"
+            raise UsageError(f"run {self.run_id} is still running ({where})", "wait for it, or end it first")
+
     def save(self) -> None:
         write_atomic(self.path, json.dumps(self.data, indent=1).encode())
 

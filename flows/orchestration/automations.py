@@ -83,6 +83,8 @@ def install(notify: str | None) -> None:
             wanted.create()
             continue
         wanted.id, wanted.enabled = known.id, known.enabled
+        if notify is None:  # what a person chose to be told by
+            wanted.actions = known.actions
         wanted.update()
 
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 from uuid import UUID
 
 import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterIdempotencyKey
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
-from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Cancelling, Scheduled
 
 from flows.errors import UsageError
+from flows.orchestration.publish import Publisher
 from flows.plan import PlannedStage
 from flows.runs import RunRecord
+from flows.store import MANIFEST
 from pdf2txt.units import write_atomic
 
 POLL_SECONDS = 2.0
@@ -32,7 +35,7 @@ class ElsewhereFailed(Exception):
         self.remedy = remedy
 
 
-def run_elsewhere(deployment: str, planned: PlannedStage, record: RunRecord | None) -> None:
+def run_elsewhere(deployment: str, planned: PlannedStage, publisher: Publisher) -> None:
     """Have a deployment bring about the output of ``planned`` in the shared store.
 
     The digest is the idempotency key: whoever asks for the same output joins the same flow run, and one that
@@ -40,15 +43,18 @@ def run_elsewhere(deployment: str, planned: PlannedStage, record: RunRecord | No
 
     Raises:
         UsageError: there is no such deployment.
-        ElsewhereFailed: its run failed, crashed or was cancelled.
+        ElsewhereFailed: its run failed, crashed or was cancelled, or made something else.
     """
-    assert record is not None
-    parameters = {"request": _request(planned, record)}
+    assert publisher.record is not None
+    parameters = {"request": _request(planned, publisher.record)}
     with get_client(sync_client=True) as client:
-        run = _start(client, deployment, planned, parameters)
+        run, ours = _start(client, deployment, planned, parameters)
+        publisher.log(logging.INFO, "%s runs on %s, flow run %r", planned.name, deployment, run.name)
         try:
-            final = _wait(client, run)
-        except BaseException:  # we are stopped: so is what we started
+            final = _wait(client, run, planned.name, publisher)
+        except BaseException:  # we are stopped: so is what we started, but not what others wait for as well
+            if not ours:
+                raise
             why = "the run that asked for it was stopped"
             begun = client.read_flow_run(run.id).infrastructure_pid
             client.set_flow_run_state(run.id, Cancelling(message=why) if begun else Cancelled(message=why))
@@ -59,6 +65,11 @@ def run_elsewhere(deployment: str, planned: PlannedStage, record: RunRecord | No
         raise ElsewhereFailed(
             f"{planned.name} on {deployment} ended {kind}: {state.message if state else ''}",
             f"look at flow run {final.name!r} in the Prefect UI; a retry continues from its last checkpoint",
+        )
+    if not (planned.path / MANIFEST).exists():
+        raise ElsewhereFailed(
+            f"{planned.name} on {deployment} completed, but its output is not in this store",
+            "use one store on a shared file system, the same versions there as here, and no auto precision (dtype)",
         )
 
 
@@ -77,30 +88,41 @@ def _request(planned: PlannedStage, record: RunRecord) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _start(client: SyncPrefectClient, deployment: str, planned: PlannedStage, parameters: dict[str, Any]) -> FlowRun:
-    def start(key: str) -> FlowRun:
-        run: Any = run_deployment(
-            deployment, parameters=parameters, idempotency_key=key, timeout=0,
+def _start(
+    client: SyncPrefectClient, deployment: str, planned: PlannedStage, parameters: dict[str, Any]
+) -> tuple[FlowRun, bool]:
+    """The flow run for this digest, and whether it runs because of us."""
+    key = planned.digest
+    known = _runs_of(client, key)
+    if known and known[0].state is not None and known[0].state.is_completed():
+        key = f"{planned.digest}-{flow_run.id}"  # its output is not in the store any more
+        known = _runs_of(client, key)
+    if known:
+        run = known[0]
+        if run.state is None or not run.state.is_final():
+            return run, False
+        client.set_flow_run_state(run.id, Scheduled(name="AwaitingRetry", message="asked for again"))
+        return run, True
+    try:
+        # Not a subflow: others may join it, and each would leave a task run behind that never ends.
+        made: Any = run_deployment(
+            deployment, parameters=parameters, idempotency_key=key, timeout=0, as_subflow=False,
             flow_run_name=f"{planned.name} {planned.digest[:8]}",
         )  # fmt: skip
-        return client.read_flow_run(run.id)
-
-    try:
-        run = start(planned.digest)
-        if run.state is not None and run.state.is_completed():  # its output is not in the store (any more)
-            run = start(f"{planned.digest}-{flow_run.id}")
     except ObjectNotFound as error:
         raise UsageError(
             f"flows.{planned.name}_on: there is no deployment {deployment!r}",
             "`longfolio deploy` makes train/train and evaluate/evaluate; or use local",
         ) from error
-    if run.state is not None and run.state.is_final():
-        client.set_flow_run_state(run.id, Scheduled(name="AwaitingRetry", message="asked for again"))
-    get_run_logger().info("%s runs on %s, flow run %r", planned.name, deployment, run.name)
-    return run
+    return client.read_flow_run(made.id), True
 
 
-def _wait(client: SyncPrefectClient, run: FlowRun) -> FlowRun:
+def _runs_of(client: SyncPrefectClient, key: str) -> list[FlowRun]:
+    wanted = FlowRunFilter(idempotency_key=FlowRunFilterIdempotencyKey(any_=[key]))
+    return client.read_flow_runs(flow_run_filter=wanted, limit=1)
+
+
+def _wait(client: SyncPrefectClient, run: FlowRun, stage: str, publisher: Publisher) -> FlowRun:
     started, told = time.monotonic(), False
     while True:
         now = client.read_flow_run(UUID(str(run.id)))
@@ -109,8 +131,6 @@ def _wait(client: SyncPrefectClient, run: FlowRun) -> FlowRun:
         waiting = now.state is not None and now.state.is_scheduled()
         if waiting and not told and time.monotonic() - started > PATIENCE_SECONDS:
             told = True
-            get_run_logger().warning(
-                "flow run %r waits for a worker of work pool %r (longfolio up, or prefect worker start)",
-                run.name, now.work_pool_name,
-            )  # fmt: skip
+            message = f"flow run {run.name!r} waits for a worker of work pool {now.work_pool_name!r} (longfolio up)"
+            publisher.stage_event(stage, "warning", {"message": message})
         time.sleep(POLL_SECONDS)

@@ -29,9 +29,7 @@ from flows.resources import ROOT
 
 POOLS = {"cpu": {}, "gpu": {"interactive": 1, "train": 5, "nightly": 10}}  # pool -> queue -> priority, 1 goes first
 NIGHTLY = "flows.orchestration.flows.nightly_evals"
-EVALUATE_DEPLOYMENT = "evaluate/evaluate"
 NIGHTLY_DEPLOYMENT = "nightly-evals/nightly-evals"
-END_TO_END = "flows.orchestration.flows.end_to_end"
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,6 @@ class Choices:
 
     nightly: str | None = None  # cron of the nightly evaluation; "off" to pause it
     timezone: str | None = None  # of the cron, as in the tz database
-    train_on: str | None = None  # deployment for training and evaluating of end-to-end runs
     notify: str | None = None  # name of a notification block for the alerts, as TYPE/NAME
 
     def check(self) -> None:
@@ -72,7 +69,7 @@ def deploy(choices: Choices) -> list[str]:
         file = Path(folder) / "prefect.yaml"
         file.write_text(yaml.safe_dump(tree, sort_keys=False))
         done = subprocess.run(
-            [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)],
+            [sys.executable, "-P", "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)],
             cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL,
         )  # fmt: skip
     if done.returncode:
@@ -96,9 +93,6 @@ def chosen(tree: dict[str, Any], choices: Choices, deployed: dict[str, Any]) -> 
                 elif choices.nightly:
                     schedule |= {"cron": choices.nightly, "active": True}
                 schedule["timezone"] = choices.timezone or schedule["timezone"]
-        elif item["entrypoint"] == END_TO_END and choices.train_on:
-            where = [f"flows.train_on={choices.train_on}", f"flows.evaluate_on={EVALUATE_DEPLOYMENT}"]
-            item["parameters"] = {"request": {"overrides": where}}
     return tree
 
 

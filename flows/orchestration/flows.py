@@ -44,7 +44,7 @@ PERSIST: dict[str, Any] = {"persist_result": True, "result_serializer": "json"}
 @flow(name="end-to-end", **PERSIST)
 def end_to_end(request: RunRequest = DEFAULT) -> State[Any]:
     """From PDFs to an evaluated model: pdf2txt, datasets_build, train, merge, evaluate."""
-    return carry(request.resolve)
+    return carry(lambda: request.resolve(delegates=True))
 
 
 @flow(name="pdf2txt", **PERSIST)
@@ -125,6 +125,7 @@ def run_chain(job: Job, session: Session) -> RunRecord:
     executor = PrefectExecutor(job.config.flows, publisher)
     resume = job.record or _record_of(job.store, flow_run.id)
     if resume is not None:
+        resume.check_free()
         resume.start_process()  # before the inputs are hashed: it is no longer a killed run
         take_over(resume, flow_run.id)
 

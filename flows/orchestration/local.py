@@ -13,7 +13,7 @@ from typing import Any
 from flows.display import err
 from flows.errors import UsageError
 from flows.orchestration.request import Job
-from flows.orchestration.server import HEARTBEAT_SECONDS, PRIVACY, Home, healthy, joined
+from flows.orchestration.server import HEARTBEAT_SECONDS, Home, healthy, joined
 from flows.orchestration.session import SESSION, Session
 from flows.plan import make_plan
 from flows.runner import RunInterrupted, Watcher
@@ -66,7 +66,6 @@ def prefect_server(store: Store) -> Iterator[str]:
     Raises:
         UsageError: the configured one does not answer, or the store's did not start.
     """
-    os.environ.update({name: value for name, value in PRIVACY.items() if name not in os.environ})
     # The terminal has our own display.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")

@@ -27,7 +27,7 @@ from flows.config import with_overrides
 from flows.errors import UsageError
 from flows.history import add_to_history, history_markdown, worse_than_base
 from flows.orchestration.automations import REGRESSED
-from flows.orchestration.request import Job, NightlyRequest, recorded_config
+from flows.orchestration.request import Job, NightlyRequest, placed, recorded_config
 from flows.orchestration.server import STORE_VARIABLE
 from flows.plan import Selection
 from flows.runs import RunRecord, find_run
@@ -66,7 +66,7 @@ def newest_model(request: NightlyRequest) -> Job:
         raise UsageError(f"store {store.root} has no merged model", "run end-to-end once")
     manifest = max(finished, key=lambda m: str(m["finished"]))
     record = find_run(store, manifest["run_id"])
-    config = with_overrides(recorded_config(record, store), request.overrides)
+    config = placed(with_overrides(recorded_config(record, store), request.overrides), delegates=False)
     selection = Selection(start="evaluate", model=manifest["digest"])
     return Job(config, store, selection, record.data.get("config_name", ""))
 

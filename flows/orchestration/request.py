@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -16,6 +16,8 @@ from flows.runs import RunRecord, find_run
 from flows.stages import NAMES, stage_index
 from flows.store import Store
 
+# For workers whose runs have others train and evaluate, wherever their recipe says local.
+DELEGATED = {"LONGFOLIO_TRAIN_ON": "train/train", "LONGFOLIO_EVALUATE_ON": "evaluate/evaluate"}
 StageName = Literal["pdf2txt", "datasets_build", "train", "merge", "evaluate"]
 
 
@@ -49,15 +51,21 @@ class RunRequest(BaseModel):
         "", title="Resume", description="Id of a run to continue with the settings it had; the rest is ignored."
     )
 
-    def resolve(self, last: StageName = "evaluate") -> Job:
-        """Load the recipe and apply the choices. ``last`` is the flow's own last stage.
+    def resolve(self, last: StageName = "evaluate", delegates: bool = False) -> Job:
+        """Load the recipe and apply the choices.
+
+        Args:
+            last: the flow's own last stage.
+            delegates: whether the flow may have stages done by other deployments. One that is delegated to must
+                not: it would wait for the worker that it occupies itself.
 
         Raises:
             UsageError: as `flows.config.load` and `flows.runs.find_run`.
         """
         where = self.store or os.environ.get(STORE_VARIABLE)
         if self.resume:
-            return continuing(Store(Path(where or "store").absolute()), self.resume)
+            job = continuing(Store(Path(where or "store").absolute()), self.resume)
+            return replace(job, config=placed(job.config, delegates))
         config = load(
             self.config,
             overrides=self.overrides,
@@ -69,7 +77,7 @@ class RunRequest(BaseModel):
         selection = Selection(
             self.start if self.start != NAMES[0] else None, until if until != NAMES[-1] else None, tuple(self.rerun)
         )
-        return Job(config, store, selection, self.config, tuple(self.overrides))
+        return Job(placed(config, delegates), store, selection, self.config, tuple(self.overrides))
 
 
 @dataclass
@@ -95,6 +103,18 @@ class Job:
             rerun=cast(Any, list(self.selection.rerun)),
             resume=self.record.run_id if self.record else "",
         )
+
+
+def placed(config: RunConfig, delegates: bool) -> RunConfig:
+    """The settings with ``flows.train_on`` and ``evaluate_on`` as they hold for this process."""
+    chosen = {
+        "train_on": config.flows.train_on if delegates else "local",
+        "evaluate_on": config.flows.evaluate_on if delegates else "local",
+    }
+    for name, variable in (("train_on", "LONGFOLIO_TRAIN_ON"), ("evaluate_on", "LONGFOLIO_EVALUATE_ON")):
+        if delegates and chosen[name] == "local":
+            chosen[name] = os.environ.get(variable, "local")
+    return config.model_copy(update={"flows": config.flows.model_copy(update=chosen)})
 
 
 def continuing(store: Store, run: str) -> Job:

@@ -29,6 +29,7 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
+from flows.environment import PRIVACY
 from flows.errors import UsageError
 from pdf2txt.units import write_atomic
 
@@ -36,13 +37,6 @@ START_SECONDS = 120.0  # the first start makes the database; a busy machine take
 RESTARTS = 20  # of a server that dies; more often there is something wrong with it
 HEARTBEAT_SECONDS = 60  # of flow runs; three missed ones are taken for a death
 STORE_VARIABLE = "LONGFOLIO_STORE"
-
-# Nothing leaves the machine, and the UI shows no advertisements.
-PRIVACY = {
-    "DO_NOT_TRACK": "1",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-}
 
 
 @dataclass(frozen=True)
@@ -157,7 +151,8 @@ def joined(store: Path, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[s
 @contextmanager
 def _kept(home: Home, url: str) -> Iterator[None]:
     """Start the server again, at the same address, if it dies within the block."""
-    host, _, port = url.removeprefix("http://").removesuffix("/api").rpartition(":")
+    host = str((home.running() or {}).get("host", "127.0.0.1"))
+    port = int(url.removesuffix("/api").rpartition(":")[2])
     done = threading.Event()
 
     def keep() -> None:
@@ -167,7 +162,7 @@ def _kept(home: Home, url: str) -> Iterator[None]:
                     return
             with home.starting():
                 if home.running() is None:
-                    _spawn(home, host, int(port))
+                    _spawn(home, host, port)
             if done.wait(10.0):  # for its note
                 return
 
@@ -183,10 +178,18 @@ def _kept(home: Home, url: str) -> Iterator[None]:
 def _spawn(home: Home, host: str, port: int) -> subprocess.Popen[bytes]:
     home.note.unlink(missing_ok=True)
     keep = {k: v for k, v in os.environ.items() if k not in ("PREFECT_API_URL", "PREFECT_PROFILE")}
-    environment = keep | PRIVACY | {"PREFECT_HOME": str(home.path)}
+    environment = (
+        keep
+        | PRIVACY
+        | {
+            "PREFECT_HOME": str(home.path),
+            # By default leases are in memory: a slot that was held when the server died would be held for ever.
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        }
+    )
     with home.log.open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "flows.orchestration.server", str(home.path), host, str(port)],
+            [sys.executable, "-P", "-m", "flows.orchestration.server", str(home.path), host, str(port)],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
             start_new_session=True,  # Ctrl-C in the terminal must not take it from under the run
         )  # fmt: skip
@@ -241,7 +244,7 @@ def main(home: Path, host: str, port: int) -> None:
         )
     )
     threading.Thread(target=_stop_when_alone, args=(Home(home), server), daemon=True).start()
-    note = {"url": url, "pid": os.getpid(), "process_started": psutil.Process().create_time()}
+    note = {"url": url, "host": host, "pid": os.getpid(), "process_started": psutil.Process().create_time()}
     write_atomic(Home(home).note, json.dumps(note).encode())
     server.run(sockets=[listener])
 

@@ -5,6 +5,7 @@ Task runs reach the server as events, in its own time; and a killed process says
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -96,7 +97,8 @@ def take_over(record: RunRecord, current: str) -> None:
 
 def _over(client: SyncPrefectClient, key: UUID, record: RunRecord) -> bool:
     """Whether nobody works on this flow run any more."""
-    if record.status == "running":
+    # Of a run on another machine only its heartbeats are known: the automation watches them.
+    if record.status == "running" or record.data["environment"]["host"] != socket.gethostname():
         return False
     state = client.read_flow_run(key).state
     # Scheduled: to be started (again). Cancelling: a worker is at it, and the server ends it after five minutes.

@@ -45,7 +45,6 @@ class PrefectExecutor(Executor):
     def __init__(self, settings: FlowSettings, publisher: Publisher) -> None:
         self.settings, self.publisher = settings, publisher
         self.task_runs: list[UUID] = []  # to be final when the run ends
-        self._planned: PlannedStage | None = None
 
     def stage(self, planned: PlannedStage, perform: Callable[[], Row]) -> Row:
         outcome = Outcome(lambda: self._bring_about(planned, perform))
@@ -57,12 +56,11 @@ class PrefectExecutor(Executor):
         return outcome.row
 
     def _bring_about(self, planned: PlannedStage, perform: Callable[[], Row]) -> Row:
-        self._planned = planned
         where = {"train": self.settings.train_on, "evaluate": self.settings.evaluate_on}.get(planned.name, "local")
         if where == "local" or planned.action != "run":
             row = perform()
         else:
-            run_elsewhere(where, planned, self.publisher.record)
+            run_elsewhere(where, planned, self.publisher)
             row = perform()  # finds the output in the store
             row |= {"action": "ran", "why": f"{planned.why}; on {where}"}
         self.publisher.stage_report(row)

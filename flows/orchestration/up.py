@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from filelock import FileLock, Timeout
 
 from flows.child import die_with
 from flows.errors import UsageError
+from flows.orchestration.request import DELEGATED
 from flows.orchestration.server import (
     HEARTBEAT_SECONDS,
     STORE_VARIABLE,
@@ -104,14 +106,14 @@ def up(settings: UpSettings, tell: Callable[[str], None]) -> None:
     with ExitStack() as stack:
         stack.enter_context(_only_one(home))
         url = stack.enter_context(joined(settings.store.root, host=settings.host, port=_port(settings)))
+        _check_address(settings, home, url)
         point_at({"PREFECT_API_URL": url, "PREFECT_HOME": str(home.path)})
 
         from flows.orchestration.deployments import Choices, deploy
         from flows.orchestration.settle import reconcile
 
         reconcile(settings.store)
-        train_on = "train/train" if settings.devices else None
-        for name in deploy(Choices(settings.nightly, settings.timezone, train_on, settings.notify)):
+        for name in deploy(Choices(settings.nightly, settings.timezone, settings.notify)):
             tell(f"deployed {name}")
         workers = _workers(settings, url, home)
         stack.callback(_stop, workers, tell)
@@ -122,6 +124,8 @@ def up(settings: UpSettings, tell: Callable[[str], None]) -> None:
                 "workers": [w.name for w in workers]}  # fmt: skip
         write_atomic(home.path / "up.json", json.dumps(note).encode())
         stack.callback((home.path / "up.json").unlink, missing_ok=True)
+        if settings.host not in ("127.0.0.1", "localhost") and not os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
+            tell("who reaches this address can start processes as you; PREFECT_SERVER_API_AUTH_STRING sets a password")
         tell(f"up: {ui}  (store {settings.store.root}; Ctrl-C stops all)")
         _watch(settings.store, workers, stop, tell)
 
@@ -153,13 +157,14 @@ def _workers(settings: UpSettings, url: str, home: Home) -> list[Worker]:
 
     def worker(pool: str, name: str, limit: int, **environment: str) -> Worker:
         command = [
-            sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process",
+            sys.executable, "-P", "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process",
             "--name", f"{name} on {host}", "--limit", str(limit), "--install-policy", "never",
         ]  # fmt: skip
         return Worker(name, command, base | environment, home.path / f"worker-{name}.log")
 
-    # The cpu pool has no device, whatever the machine has: its runs train on the gpu pool.
-    found = [worker("cpu", "cpu", settings.cpu_runs, **({"CUDA_VISIBLE_DEVICES": ""} if settings.devices else {}))]
+    # Where there are devices, the cpu pool has none: its runs train and evaluate on the gpu pool.
+    elsewhere = {"CUDA_VISIBLE_DEVICES": "", **DELEGATED} if settings.devices else {}
+    found = [worker("cpu", "cpu", settings.cpu_runs, **elsewhere)]
     for device in settings.devices:
         found.append(worker("gpu", f"gpu-{device}", 1, CUDA_VISIBLE_DEVICES=device))
     if not settings.devices:
@@ -192,12 +197,23 @@ def _port(settings: UpSettings) -> int:
     return UI_PORT if free_port(settings.host, UI_PORT) else 0
 
 
+def _check_address(settings: UpSettings, home: Home, url: str) -> None:
+    """A run that is going on may have a server of its own, which is used then."""
+    host, port = (home.running() or {}).get("host"), int(url.removesuffix("/api").rpartition(":")[2])
+    if host != settings.host or settings.port not in (None, port):
+        raise UsageError(
+            f"a run of this store uses a server at {url}", "wait for the run, or leave out --host and --port"
+        )
+
+
 @contextmanager
 def _only_one(home: Home) -> Iterator[None]:
-    note = read_json(home.path / "up.json")
-    if note and alive(note):
-        raise UsageError(f"already up: {note['ui']}", "`longfolio down` stops it")
-    yield
+    try:
+        with FileLock(home.path / "up.lock").acquire(timeout=0):
+            yield
+    except Timeout:
+        note = read_json(home.path / "up.json") or {}
+        raise UsageError(f"already up: {note.get('ui', 'starting')}", "`longfolio down` stops it") from None
 
 
 def _stop_signals() -> list[int]:
@@ -219,7 +235,7 @@ def detach(arguments: list[str], store: Store) -> dict[str, Any]:
     log = home.path / "up.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", "up", *arguments], stdin=subprocess.DEVNULL, stdout=output,
+            [sys.executable, "-P", "-m", "flows.cli", "up", *arguments], stdin=subprocess.DEVNULL, stdout=output,
             stderr=output, start_new_session=True,
         )  # fmt: skip
     while process.poll() is None:

@@ -254,6 +254,69 @@ with device_slot("train"):
 """
 
 
+SERVER_DIES = """
+import os, signal, sys, time
+from pathlib import Path
+from flows.orchestration.device import device_slot
+from flows.orchestration.server import Home, joined
+store = Path(sys.argv[1])
+with joined(store) as url:
+    os.environ["PREFECT_API_URL"] = url
+    with device_slot("train"):
+        died = Home.of(store).running()["pid"]
+        os.kill(died, signal.SIGKILL)
+        while (Home.of(store).running() or {"pid": died})["pid"] == died:
+            time.sleep(0.1)
+        time.sleep(5)
+    with device_slot("train"):
+        print("free again")
+"""
+
+
+def test_a_slot_outlives_the_server_that_lent_it(tmp_path: Path) -> None:
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "0"}
+    done = subprocess.run([sys.executable, "-c", SERVER_DIES, str(tmp_path)], env=environment, capture_output=True,
+                          text=True, timeout=120)  # fmt: skip
+    assert "free again" in done.stdout, done.stderr
+
+
+TROUBLE = """
+import sys
+from prefect import flow
+from flows.orchestration.tasks import Outcome, carry_out_stage
+from prefect.utilities.annotations import quote
+class Executor: task_runs = []
+tries = []
+def stage():
+    tries.append(1)
+    if len(tries) < int(sys.argv[1]):
+        raise ConnectionResetError("the file server went away")
+    return {"action": "ran", "why": "", "seconds": 0.0}
+@flow
+def run():
+    task = carry_out_stage.with_options(retry_delay_seconds=0)
+    state = task(quote(Outcome(stage)), quote(Executor), return_state=True)
+    print(len(tries), state.name)
+run()
+"""
+
+
+@pytest.mark.parametrize(("needed", "seen"), [(3, "3 Completed"), (9, "3 Failed")])
+def test_trouble_that_may_pass_is_tried_three_times(api: Api, needed: int, seen: str) -> None:
+    environment = {**os.environ, "PREFECT_API_URL": api.url}
+    done = subprocess.run([sys.executable, "-c", TROUBLE, str(needed)], env=environment, capture_output=True, text=True)
+    assert seen in done.stdout, done.stdout + done.stderr
+
+
+def test_modules_of_the_user_are_not_taken_for_ours(place: Path, tmp_path: Path) -> None:
+    """In a directory with a package of the commonest name in Prefect projects."""
+    (tmp_path / "flows").mkdir()
+    (tmp_path / "flows" / "__init__.py").write_text("raise SystemExit('not this one')")
+    (tmp_path / "queue.py").write_text("raise SystemExit('nor this one')")
+    done = longfolio("run", place / "small.yaml", "--until", "pdf2txt", "--json", cwd=tmp_path)
+    assert done.returncode == 0 and json.loads(done.stdout)["status"] == "done", done.stderr
+
+
 def test_a_device_is_used_by_one_run_at_a_time(api: Api) -> None:
     def hold(devices: str) -> subprocess.Popen[str]:
         environment = {**os.environ, "PREFECT_API_URL": api.url, "CUDA_VISIBLE_DEVICES": devices}
@@ -264,3 +327,23 @@ def test_a_device_is_used_by_one_run_at_a_time(api: Api) -> None:
     assert spans[0][1] <= spans[1][0], "two runs held device 0 at once"
     begun, ended = map(float, other.communicate(timeout=60)[0].split())
     assert ended - begun < 5 and {limit["limit"] for limit in api.post("/v2/concurrency_limits/filter")} == {1}
+
+
+def test_only_end_to_end_has_others_train_and_evaluate(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flow that is delegated to would wait for the worker that it occupies itself."""
+    from flows.orchestration.request import RunRequest
+
+    request = RunRequest(config=str(place / "small.yaml"), overrides=["flows.evaluate_on=evaluate/evaluate"])
+    monkeypatch.setenv("LONGFOLIO_TRAIN_ON", "train/train")
+    settings = request.resolve(delegates=True).config.flows
+    assert (settings.train_on, settings.evaluate_on) == ("train/train", "evaluate/evaluate")
+    settings = request.resolve("train").config.flows
+    assert (settings.train_on, settings.evaluate_on) == ("local", "local")
+
+
+def test_a_run_that_is_alive_is_not_taken_over(api: Api, place: Path) -> None:
+    process = training(place, "--set", "train.seed=5")
+    refused = longfolio("resume", "latest", cwd=place)
+    assert refused.returncode == 2 and "still running" in refused.stderr
+    process.terminate()
+    process.communicate(timeout=60)
