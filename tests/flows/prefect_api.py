@@ -29,7 +29,12 @@ class Api:
         return self.http.get(path).raise_for_status().json()
 
     def post(self, path: str, **body: Any) -> Any:
-        return self.http.post(path, json=body).raise_for_status().json()
+        for _ in range(20):
+            answer = self.http.post(path, json=body)
+            if answer.status_code != 503:  # SQLite is busy, on a busy machine: ask again, as Prefect's own client does
+                break
+            time.sleep(0.5)
+        return answer.raise_for_status().json()
 
     def start(self, deployment: str, **request: Any) -> str:
         found = self.get(f"/deployments/name/{deployment}")

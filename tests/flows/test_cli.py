@@ -78,7 +78,7 @@ def test_json_is_one_object_with_five_stages_and_absolute_paths(small_run: Calla
     path = small_run()
     planned = longfolio("plan", path, "--until", "pdf2txt", "--json", cwd=tmp_path)
     assert json.loads(planned.stdout)["run_id"] is None
-    done = longfolio("run", path, "--until", "pdf2txt", "--json", cwd=tmp_path)
+    done = longfolio("run", path, "--until", "pdf2txt", "--no-prefect", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert set(result) == {"run_id", "status", "stages"} and result["status"] == "done"
@@ -93,7 +93,7 @@ def test_kill_then_the_same_command_completes(small_run: Callable[..., Path], tm
     """SIGKILL while the dataset is built; the same command reuses pdf2txt and finishes."""
     path = small_run()
     process = subprocess.Popen(
-        [str(LONGFOLIO), "run", str(path), "--until", "datasets_build"], cwd=tmp_path,
+        [str(LONGFOLIO), "run", str(path), "--until", "datasets_build", "--no-prefect"], cwd=tmp_path,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     store = tmp_path / "store"
@@ -102,14 +102,14 @@ def test_kill_then_the_same_command_completes(small_run: Callable[..., Path], tm
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert "killed" in longfolio("status", cwd=tmp_path).stdout
-    done = longfolio("run", path, "--until", "datasets_build", "--json", cwd=tmp_path)
+    done = longfolio("run", path, "--until", "datasets_build", "--no-prefect", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert [s["action"] for s in json.loads(done.stdout)["stages"]][:2] == ["cached", "ran"]
 
 
 def test_sigterm_is_an_orderly_interruption(small_run: Callable[..., Path], tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [str(LONGFOLIO), "run", str(small_run()), "--until", "datasets_build"], cwd=tmp_path,
+        [str(LONGFOLIO), "run", str(small_run()), "--until", "datasets_build", "--no-prefect"], cwd=tmp_path,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     while process.poll() is None and not list(tmp_path.glob("store/work/*/*/attempt.json")):
@@ -118,7 +118,7 @@ def test_sigterm_is_an_orderly_interruption(small_run: Callable[..., Path], tmp_
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 130, stderr
     assert "longfolio resume" in stderr and "Traceback" not in stderr
-    assert longfolio("resume", cwd=tmp_path).returncode == 0
+    assert longfolio("resume", "--no-prefect", cwd=tmp_path).returncode == 0
 
 
 def test_two_runs_of_one_thing_share_the_work(small_run: Callable[..., Path], tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_full_disk_fails_the_stage_and_the_run_goes_on_after_space_is_made(
 ) -> None:
     disk = mount("size=16m")
     (disk / "ballast").write_bytes(b"x" * (16 * 2**20 - 150_000))
-    command = ("run", small_run(), "--store", disk / "store", "--until", "datasets_build")
+    command = ("run", small_run(), "--store", disk / "store", "--until", "datasets_build", "--no-prefect")
     done = longfolio(*command)
     assert done.returncode == 1, done.stderr
     assert "No space left" in done.stderr and "do:" in done.stderr and "then:" in done.stderr
