@@ -200,7 +200,7 @@ def _port(settings: UpSettings) -> int:
 def _check_address(settings: UpSettings, home: Home, url: str) -> None:
     """A run that is going on may have a server of its own, which is used then."""
     host, port = (home.running() or {}).get("host"), int(url.removesuffix("/api").rpartition(":")[2])
-    if host != settings.host or settings.port not in (None, port):
+    if host != settings.host or settings.port not in (None, 0, port):
         raise UsageError(
             f"a run of this store uses a server at {url}", "wait for the run, or leave out --host and --port"
         )
