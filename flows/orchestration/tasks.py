@@ -6,7 +6,8 @@ the work to do as a closure and names to show; the server sees the names alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -76,14 +77,20 @@ class PrefectExecutor(Executor):
             return stage.run(settings, inputs, work, report)
 
     def _spread(self, sources: Sources, shard: Shard) -> None:
-        """A task run for every `FlowSettings.shard_documents` sources, never more than `MAX_SHARDS`."""
-        items = list(sources.items())
-        size = max(self.settings.shard_documents, -(-len(items) // MAX_SHARDS))
-        for start in range(0, len(items), size):
-            part = dict(items[start : start + size])
-            name = f"convert {start + 1}-{start + len(part)} of {len(items)}"
+        done = 0
+        for part in shards_of(sources, self.settings.shard_documents):
+            name = f"convert {done + 1}-{done + len(part)} of {len(sources)}"
+            done += len(part)
             work: Any = convert_shard.with_options(task_run_name=name)
-            work(quote(lambda part=part: shard(part)), quote(self))
+            work(quote(partial(shard, part)), quote(self))
+
+
+def shards_of(sources: Sources, size: int) -> Iterator[Sources]:
+    """Parts of ``size`` sources each, or of more: never more than `MAX_SHARDS` parts."""
+    items = list(sources.items())
+    size = max(size, -(-len(items) // MAX_SHARDS))
+    for start in range(0, len(items), size):
+        yield dict(items[start : start + size])
 
 
 class Outcome:

@@ -17,11 +17,13 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from prefect_api import LONGFOLIO, Api, longfolio
 from small_chain import small_tree, write_documents
 
 from flows.orchestration.server import Home, joined
-from flows.orchestration.tasks import MAX_SHARDS
+from flows.orchestration.tasks import MAX_SHARDS, shards_of
 from flows.runs import list_runs
 from flows.stages import NAMES
 from flows.store import Store
@@ -231,18 +233,51 @@ def test_a_server_that_dies_does_not_take_the_run_along(place: Path, tmp_path: P
         assert {kind for (kind,) in database.execute(f"select state_type from {table}")} == {"COMPLETED"}
 
 
-def test_three_hundred_task_runs_are_all_final(api: Api, place: Path, tmp_path: Path) -> None:
-    """More documents than shards: 250 shards at most, and every one final in the database when the run is."""
+def test_every_shard_of_a_large_conversion_is_final(api: Api, place: Path, tmp_path: Path) -> None:
+    """A task run each, and every one final in the database when the run is."""
     folder = tmp_path / "many"
     folder.mkdir()
-    for n in range(300):
+    for n in range(40):
         (folder / f"{n}.txt").write_text(f"Note {n}\n\nOn day {n} the lake was {n % 9} degrees cold at noon.\n")
     result = run(place, "--pdfs", str(folder), "--until", "pdf2txt", "--set", "flows.shard_documents=1")
-    assert result["stages"][0]["metrics"]["documents"] == 300
+    assert result["stages"][0]["metrics"]["documents"] == 40
     [flow_run] = latest(place)["flow_runs"]
     states = api.task_states(flow_run)
-    assert set(states) == {"COMPLETED"} and len(states) == 1 + 150
-    assert len(states) <= MAX_SHARDS + len(NAMES) < 300
+    assert states == ["COMPLETED"] * 41 and MAX_SHARDS + len(NAMES) < 300
+
+
+MANY = """
+from uuid import UUID
+from prefect import flow
+from prefect.runtime import flow_run
+from prefect.utilities.annotations import quote
+from flows.orchestration.settle import settle
+from flows.orchestration.tasks import convert_shard
+class Executor: task_runs = []
+@flow
+def many():
+    for _ in range(300):
+        convert_shard(quote(lambda: (1, 0)), quote(Executor))
+    print(flow_run.id, len(settle(UUID(flow_run.id), Executor.task_runs)))
+many()
+"""
+
+
+def test_three_hundred_task_runs_are_all_recorded(api: Api) -> None:
+    environment = {**os.environ, "PREFECT_API_URL": api.url}
+    done = subprocess.run([sys.executable, "-c", MANY], env=environment, capture_output=True, text=True, timeout=120)
+    run, lost = done.stdout.split()[-2:]
+    assert lost == "0", done.stderr
+    assert api.task_states(run) == ["COMPLETED"] * 300
+
+
+@given(st.integers(0, 3000), st.integers(1, 500))
+def test_shards_hold_every_document_once_and_are_few(documents: int, size: int) -> None:
+    sources = {f"{n:064x}": Path(f"{n}.pdf") for n in range(documents)}
+    shards = list(shards_of(sources, size))
+    assert len(shards) <= MAX_SHARDS and [key for shard in shards for key in shard] == list(sources)
+    if documents == 1000 and size == 64:
+        assert len(shards) == 16
 
 
 HOLD = """
