@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import psutil
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -22,9 +23,10 @@ from prefect.client.schemas.filters import (
     TaskRunFilterState,
     TaskRunFilterStateType,
 )
-from prefect.client.schemas.objects import State, StateType, TaskRun
+from prefect.client.schemas.objects import FlowRun, State, StateType, TaskRun
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
+from flows.orchestration.server import Home
 from flows.runs import RunRecord, list_runs
 from flows.store import Store
 
@@ -65,8 +67,15 @@ def reconcile(store: Store) -> int:
         left: dict[str, list[TaskRun]] = {}
         for task in _pages(client.read_task_runs, task_run_filter=_UNFINISHED_TASKS):
             left.setdefault(str(task.flow_run_id), []).append(task)
-        running = {str(run.id) for run in _pages(client.read_flow_runs, flow_run_filter=_UNFINISHED_FLOWS)}
-        for key in sorted(running | left.keys()):
+        running = {str(run.id): run for run in _pages(client.read_flow_runs, flow_run_filter=_UNFINISHED_FLOWS)}
+        # A server that listens on this machine alone has workers on this machine alone.
+        note = Home.of(store.root).running()
+        ours = note is not None and note.get("host") in ("127.0.0.1", "localhost")
+        for run in running.values() if ours else ():
+            if str(run.id) not in records and _died_at_start(run):
+                client.set_flow_run_state(run.id, Crashed(message="its process was killed"), force=True)
+                mended += 1
+        for key in sorted(running.keys() | left.keys()):
             record = records.get(key)
             if record is not None and _over(client, UUID(key), record):
                 for task in left.get(key, []):
@@ -105,6 +114,14 @@ def _over(client: SyncPrefectClient, key: UUID, record: RunRecord) -> bool:
     if state is None or state.is_scheduled() or state.is_cancelling():
         return False
     return state.timestamp < datetime.now(UTC) - _JUST_STARTED
+
+
+def _died_at_start(run: FlowRun) -> bool:
+    """Whether the process that a worker of this machine started for the run ended before it had a record."""
+    pid = (run.infrastructure_pid or "").rpartition(":")[2]
+    if run.state is None or run.state.timestamp > datetime.now(UTC) - _JUST_STARTED:
+        return False
+    return pid.isdigit() and not psutil.pid_exists(int(pid))
 
 
 def _pages(read: Callable[..., list[Any]], **filters: Any) -> Iterator[Any]:
