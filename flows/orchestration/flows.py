@@ -20,6 +20,7 @@ from prefect.exceptions import TerminationSignal
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
+from rich.console import Console
 
 from flows.child import die_with
 from flows.environment import quiet
@@ -152,6 +153,7 @@ def run_chain(job: Job, session: Session) -> RunRecord:
 def _prepared(prepare: Callable[[], Job]) -> Job:
     """Of a flow run that a worker started: in the directory where `longfolio up` was."""
     quiet()
+    Console.on_broken_pipe = lambda self: None  # type: ignore[method-assign]  # it would exit, when a worker died
     die_with(signal.SIGTERM)  # a worker that is killed leaves no run behind: it ends Crashed, and can be retried
     root = os.environ.get(ROOT_VARIABLE)
     if root and Path(root).is_dir():

@@ -176,9 +176,15 @@ def _stop(workers: list[Worker], tell: Callable[[str], None]) -> None:
     running = [w.process for w in workers if w.process is not None and w.process.poll() is None]
     if running:
         tell("stopping; a training in progress writes a checkpoint first")
+    deadline = time.monotonic() + STOP_SECONDS
+    # The flows first: a worker that is stopped kills what it runs at once.
+    flows = [flow for process in running for flow in _flows_of(process.pid)]
+    for flow in flows:
+        with contextlib.suppress(psutil.Error):
+            flow.terminate()
+    psutil.wait_procs(flows, STOP_SECONDS)
     for process in running:
         process.terminate()
-    deadline = time.monotonic() + STOP_SECONDS
     for process in running:
         try:
             process.wait(max(0.1, deadline - time.monotonic()))
@@ -186,6 +192,17 @@ def _stop(workers: list[Worker], tell: Callable[[str], None]) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def _flows_of(worker: int) -> list[psutil.Process]:
+    """The processes of the flow runs that a worker carries."""
+    found = []
+    with contextlib.suppress(psutil.Error):
+        for child in psutil.Process(worker).children(recursive=True):
+            with contextlib.suppress(psutil.Error):  # ended meanwhile
+                if "prefect.engine" in child.cmdline():
+                    found.append(child)
+    return found
 
 
 def _port(settings: UpSettings) -> int:
