@@ -9,24 +9,14 @@ from typing import Any
 
 from filelock import FileLock
 
-from flows.figures import verdict
+from flows.figures import read_lines, verdict
 from flows.runs import RunRecord
 from flows.store import Store
 
 
 def read_history(store: Store) -> list[dict[str, Any]]:
     """Every line, oldest first; a torn last line is left out."""
-    try:
-        lines = (store.root / "history.jsonl").read_text().splitlines()
-    except FileNotFoundError:
-        return []
-    found = []
-    for line in lines:
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue
-    return found
+    return read_lines(store.root / "history.jsonl")
 
 
 def add_to_history(store: Store, record: RunRecord) -> list[dict[str, Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from flows.figures import evaluation_cells, key_lines, number, resume_command, size, token_lengths
+from flows.figures import evaluation_cells, key_lines, number, read_lines, resume_command, size, token_lengths
 from flows.plots import draw_dataset, draw_evaluation, draw_training, plot
 from flows.runs import RunRecord
 from flows.store import Store
@@ -138,10 +137,7 @@ def _training(rows: dict[str, dict[str, Any]], store: Store) -> str:
     path = next((p for p in (folder / "metrics.jsonl" for folder in folders) if p.is_file()), None)
     if path is None:
         return ""
-    lines = []
-    for text in path.read_text().splitlines():
-        with suppress(ValueError):  # torn by a full disk
-            lines.append(json.loads(text))
+    lines = read_lines(path)
     if not lines:
         return ""
     last = lines[-1]

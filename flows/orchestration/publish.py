@@ -6,7 +6,6 @@ the log, and a stage goes on.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from flows import artifacts
-from flows.figures import key_lines, number, size
+from flows.figures import key_lines, number, read_lines, size
 from flows.plan import Plan, PlannedStage
 from flows.runner import Watcher
 from flows.runs import RunRecord
@@ -191,18 +190,3 @@ class Publisher(Watcher):
             get_run_logger().log(level, message, *values)
         except MissingContextError:
             LOST.log(level, message, *values)
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a JSONL file that may still be written; empty if there is none."""
-    try:
-        lines = path.read_text().splitlines()
-    except OSError:
-        return []
-    found = []
-    for line in lines:
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue
-    return found

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 PARAGRAPHS = {
     "lakes.txt": (
         "Notes on Cold Lakes\n\n"
@@ -65,3 +67,10 @@ def small_tree(documents: Path, model: Path) -> dict[str, Any]:
             "passkey": {"lengths": [128], "depths": [0.5], "trials": 2},
         },
     }
+
+
+def make_place(folder: Path, model: Path) -> Path:
+    """A directory with documents and a run file, small.yaml; ./store is its store."""
+    tree = small_tree(write_documents(folder / "documents"), model)
+    (folder / "small.yaml").write_text(yaml.safe_dump(tree))
+    return folder

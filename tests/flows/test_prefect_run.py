@@ -16,11 +16,10 @@ from typing import Any
 
 import psutil
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from prefect_api import LONGFOLIO, Api, longfolio
-from small_chain import small_tree, write_documents
+from small_chain import make_place
 
 from flows.orchestration.server import Home, joined
 from flows.orchestration.tasks import MAX_SHARDS, shards_of
@@ -33,11 +32,7 @@ SECRET = "word-that-only-the-environment-has-4711"
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Path:
-    """A directory with documents and a run file; ./store is its store."""
-    folder = tmp_path_factory.mktemp("place")
-    tree = small_tree(write_documents(folder / "documents"), tiny_model_dir)
-    (folder / "small.yaml").write_text(yaml.safe_dump(tree))
-    return folder
+    return make_place(tmp_path_factory.mktemp("place"), tiny_model_dir)
 
 
 @pytest.fixture(scope="module")

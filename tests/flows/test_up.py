@@ -11,9 +11,8 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-import yaml
 from prefect_api import Api, longfolio
-from small_chain import small_tree, write_documents
+from small_chain import make_place
 
 from flows.orchestration.server import Home
 from flows.orchestration.up import UpSettings, _workers
@@ -27,10 +26,7 @@ LONG = [f"train.max_steps={STEPS}", "train.save_every_minutes=60"]
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Path:
-    folder = tmp_path_factory.mktemp("place")
-    tree = small_tree(write_documents(folder / "documents"), tiny_model_dir)
-    (folder / "small.yaml").write_text(yaml.safe_dump(tree))
-    return folder
+    return make_place(tmp_path_factory.mktemp("place"), tiny_model_dir)
 
 
 @pytest.fixture(scope="module")
