@@ -55,7 +55,7 @@ class Home:
 
     @property
     def note(self) -> Path:
-        """``{"url", "pid", "process_started"}`` of the running server."""
+        """``{"url", "pid", "process_started"}`` of the server; no ``url`` until it listens."""
         return self.path / "server.json"
 
     @property
@@ -75,10 +75,15 @@ class Home:
         """Held while a server starts, is joined, or decides to stop."""
         return FileLock(self.path / "start.lock")
 
-    def running(self) -> dict[str, Any] | None:
-        """The note of a server whose process lives, or None."""
+    def process(self) -> dict[str, Any] | None:
+        """The note of a server whose process lives, be it starting or stopping, or None."""
         note = read_json(self.note)
         return note if note and alive(note) else None
+
+    def running(self) -> dict[str, Any] | None:
+        """The note of a server that listens, or None."""
+        note = self.process()
+        return note if note and "url" in note else None
 
 
 def alive(note: dict[str, Any]) -> bool:
@@ -136,10 +141,10 @@ def joined(store: Path, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[s
         while url is None:
             with home.starting():
                 fcntl.flock(clients, fcntl.LOCK_SH)
-                note = home.running()
+                note = home.process()
                 while note and note.get("stopping"):  # two servers on one SQLite file get into each other's way
                     time.sleep(0.1)
-                    note = home.running()
+                    note = home.process()
                 process = None if note else _spawn(home, host, port)
             url = _wait(home, process)
         with _kept(home, url):
@@ -157,13 +162,13 @@ def _kept(home: Home, url: str) -> Iterator[None]:
 
     def keep() -> None:
         for _ in range(RESTARTS):
-            while home.running() is not None:
+            while home.process() is not None:
                 if done.wait(1.0):
                     return
             with home.starting():
-                if home.running() is None:
+                if home.process() is None:
                     _spawn(home, host, port)
-            if done.wait(10.0):  # for its note
+            if done.wait(10.0):  # one that keeps dying is not started again at once
                 return
 
     thread = threading.Thread(target=keep, daemon=True)
@@ -188,11 +193,15 @@ def _spawn(home: Home, host: str, port: int) -> subprocess.Popen[bytes]:
         }
     )
     with home.log.open("wb") as log:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-P", "-m", "flows.orchestration.server", str(home.path), host, str(port)],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
             start_new_session=True,  # Ctrl-C in the terminal must not take it from under the run
         )  # fmt: skip
+    # Now, not when it listens: whoever comes in between must wait for this one, not start another.
+    note = {"pid": process.pid, "process_started": psutil.Process(process.pid).create_time()}
+    write_atomic(home.note, json.dumps(note).encode())
+    return process
 
 
 def _wait(home: Home, process: subprocess.Popen[bytes] | None) -> str | None:
@@ -203,8 +212,8 @@ def _wait(home: Home, process: subprocess.Popen[bytes] | None) -> str | None:
     """
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
-        note = home.running()
-        if note and healthy(note["url"]):
+        note = home.process()
+        if note and "url" in note and healthy(note["url"]):
             return str(note["url"])
         if process is None and note is None:
             return None
@@ -243,9 +252,10 @@ def main(home: Path, host: str, port: int) -> None:
             _private(create_app(final=True)), log_level="warning", timeout_keep_alive=5, timeout_graceful_shutdown=5
         )
     )
-    threading.Thread(target=_stop_when_alone, args=(Home(home), server), daemon=True).start()
     note = {"url": url, "host": host, "pid": os.getpid(), "process_started": psutil.Process().create_time()}
-    write_atomic(Home(home).note, json.dumps(note).encode())
+    with Home(home).starting():  # after the note of who started this process
+        write_atomic(Home(home).note, json.dumps(note).encode())
+    threading.Thread(target=_stop_when_alone, args=(Home(home), server), daemon=True).start()
     server.run(sockets=[listener])
 
 

@@ -123,11 +123,10 @@ def test_sigterm_is_an_orderly_interruption(small_run: Callable[..., Path], tmp_
 
 def test_two_runs_of_one_thing_share_the_work(small_run: Callable[..., Path], tmp_path: Path) -> None:
     command = [str(LONGFOLIO), "run", str(small_run()), "--until", "datasets_build", "--json"]
-    both = [
-        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) for _ in range(2)
-    ]
-    results = [json.loads(process.communicate()[0]) for process in both]
-    assert [process.returncode for process in both] == [0, 0]
+    both = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
+    ended = [(process.communicate(), process.returncode) for process in both]
+    assert [code for _, code in ended] == [0, 0], ended
+    results = [json.loads(out) for (out, _), _ in ended]
     for stage in range(2):
         assert sorted(r["stages"][stage]["action"] for r in results) == ["cached", "ran"]
     assert len({r["run_id"] for r in results}) == 2

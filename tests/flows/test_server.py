@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from flows.errors import UsageError
@@ -53,6 +54,23 @@ def test_users_of_a_store_share_its_server_and_the_last_one_takes_it_down(tmp_pa
         with joined(tmp_path) as again:
             started = home.running()
             assert healthy(again) and started is not None and started["pid"] != killed["pid"]
+
+
+def test_users_that_come_at_the_same_moment_get_one_server(tmp_path: Path) -> None:
+    users = [
+        subprocess.Popen([sys.executable, "-c", USER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    home = Home.of(tmp_path)
+    try:
+        assert len({user.stdout.readline() for user in users if user.stdout}) == 1
+        servers = [p.pid for p in psutil.process_iter(["cmdline"]) if str(home.path) in (p.info["cmdline"] or [])]
+        assert len(servers) == 1
+    finally:
+        for user in users:
+            user.kill()
+            user.wait()
+    assert gone(home)
 
 
 def test_server_that_cannot_start_says_why(tmp_path: Path) -> None:
