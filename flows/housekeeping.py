@@ -9,6 +9,7 @@ from typing import Any
 
 from flows.runs import list_runs
 from flows.store import OUTPUT, UNITS_LOG, Store, list_files, read_manifest, remove
+from pdf2txt.units import READING
 
 CHAMPION = "champion.json"
 
@@ -53,6 +54,7 @@ def find_garbage(store: Store, keep: int) -> Garbage:
     busy = any(r.status == "running" for r in records) or any(store.locked(s, d) for s, d, _ in store.attempts())
     garbage = Garbage(store, [r.run_id for r in kept], busy)
     units: set[str] = set()
+    interrupted = False
     for stage, digest, path in store.outputs():
         if (stage, digest) in used:
             units.update((read_manifest(path) or {}).get("units", []))
@@ -62,9 +64,12 @@ def find_garbage(store: Store, keep: int) -> Garbage:
         if (stage, digest) in used or store.locked(stage, digest):
             log = path / UNITS_LOG
             units.update(log.read_text().split() if log.exists() else ())
+            interrupted = True
         else:
             garbage.paths.append(("attempt", path, _size(path)))
     for path in () if busy else sorted(store.units.glob("*/*")):
+        if path.parent.name == READING and interrupted:
+            continue  # half-read documents, which the attempt goes on with
         if f"{path.parent.name}/{path.name}" not in units:
             garbage.paths.append(("unit", path, _size(path)))
     # What a killed process was writing aside or deleting.

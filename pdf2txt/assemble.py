@@ -12,11 +12,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
-from pdf2txt.blocks import BULLET, RawBlock
+from pdf2txt.blocks import BULLET, RawBlock, Sections, Style
 from pdf2txt.hyphens import MARKS, Vocabulary, join
-from pdf2txt.schema import Block, Page, Paragraph, Place
+from pdf2txt.schema import Block, DocumentBuilder, Page, Paragraph, Place
 from pdf2txt.spans import Line
 
 _FLOW = ("text", "list", "reference")  # kinds that run over columns and pages
@@ -38,44 +39,53 @@ class PageInfo:
     furniture: tuple[tuple[str, Line], ...] = ()
 
 
-@dataclass
-class Assembled:
-    text: str
-    pages: list[Page] = field(default_factory=list)
-    blocks: list[Block] = field(default_factory=list)
-    paragraphs: list[Paragraph] = field(default_factory=list)
-
-
-def assemble(infos: list[PageInfo], blocks: list[RawBlock]) -> Assembled:
-    """The text of a document from its pages and their blocks in reading order."""
-    vocabulary = Vocabulary()
-    for block in blocks:
-        if block.kind not in ("table", "equation", "figure"):
-            vocabulary.add(line.text for line in block.lines)
+def assemble(pages: Iterable[tuple[PageInfo, list[RawBlock]]], vocabulary: Vocabulary, style: Style) -> DocumentBuilder:
+    """The text of a document from its pages and their blocks in reading order, one page in memory at a time."""
     writer = _Writer(vocabulary)
-    for paragraph in _paragraphs(blocks, vocabulary):
+    sections = Sections(style)
+
+    def blocks() -> Iterator[RawBlock]:
+        for info, page_blocks in pages:
+            writer.page(info)
+            sections.mark(page_blocks)
+            yield from page_blocks
+
+    for paragraph in paragraphs(blocks()):
         writer.paragraph(paragraph)
-    return writer.finish(infos)
+    return writer.finish()
 
 
-def _paragraphs(blocks: list[RawBlock], vocabulary: Vocabulary) -> list[list[RawBlock]]:
+def paragraphs(blocks: Iterable[RawBlock]) -> Iterator[list[RawBlock]]:
     """Blocks in output order, those of one paragraph together."""
-    out: list[list[RawBlock]] = []
+    out: list[list[RawBlock]] = []  # whose place, or end, a block to come may change
     for block in blocks:
-        k = len(out) - 1
-        while k >= 0 and out[k][-1].kind in _ASIDE and block.page - out[k][-1].page <= 1:
-            k -= 1
-        if k < 0 or not _continues(out[k][-1], block, out[k]):
-            out.append([block])
-            continue
-        head, between = out[k][0].page, out[k + 1 :]
-        before = [p for p in between if p[0].page < block.page or head == block.page]
-        after = [p for p in between if p not in before]
-        if any(p[0].page < head for p in before) or any(p[-1].page != head for p in before):
-            out.append([block])  # nowhere to put what stands between without leaving its page
-            continue
-        out[k:] = [*before, [*out[k], block], *after]
-    return out
+        settled = 0
+        while settled < len(out) and block.page - out[settled][-1].page > 1:
+            settled += 1
+        yield from out[:settled]
+        del out[:settled]
+        _add(out, block)
+        last = max((k for k, p in enumerate(out) if p[-1].kind not in _ASIDE), default=0)
+        yield from out[:last]
+        del out[:last]
+    yield from out
+
+
+def _add(out: list[list[RawBlock]], block: RawBlock) -> None:
+    """Put ``block`` behind, or into the paragraph that it continues, past what stands between."""
+    k = len(out) - 1
+    while k >= 0 and out[k][-1].kind in _ASIDE and block.page - out[k][-1].page <= 1:
+        k -= 1
+    if k < 0 or not _continues(out[k][-1], block, out[k]):
+        out.append([block])
+        return
+    head, between = out[k][0].page, out[k + 1 :]
+    before = [p for p in between if p[0].page < block.page or head == block.page]
+    after = [p for p in between if p not in before]
+    if any(p[0].page < head for p in before) or any(p[-1].page != head for p in before):
+        out.append([block])  # nowhere to put what stands between without leaving its page
+        return
+    out[k:] = [*before, [*out[k], block], *after]
 
 
 def _continues(a: RawBlock, b: RawBlock, paragraph: list[RawBlock]) -> bool:
@@ -109,14 +119,12 @@ class _Writer:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
-        self.parts: list[str] = []
-        self.length = 0
-        self.out = Assembled("")
+        self.out = DocumentBuilder()
+        self.infos: list[PageInfo] = []
         self.spans: dict[int, list[int]] = {}  # page number -> [start, end]
 
-    def _put(self, text: str) -> None:
-        self.parts.append(text)
-        self.length += len(text)
+    def page(self, info: PageInfo) -> None:
+        self.infos.append(info)
 
     def paragraph(self, blocks: list[RawBlock]) -> None:
         lines: list[tuple[int, str]] = []
@@ -125,9 +133,9 @@ class _Writer:
             lines += [(k, text) for text in cleaned if text]
         if not lines:
             return
-        if self.length:
-            self._put("\n\n")
-        begin = self.length
+        if self.out.length:
+            self.out.put("\n\n")
+        begin = self.out.length
         starts: dict[int, int] = {}
         ends: dict[int, int] = {}
         by_lines = blocks[0].kind in _BY_LINES
@@ -146,41 +154,29 @@ class _Writer:
             if not by_lines and "\t" in text:
                 text = text.replace("\t", " ")
             if text:
-                starts.setdefault(k, self.length)
-                self._put(text)
-                ends[k] = self.length
-            self._put(separator)
+                starts.setdefault(k, self.out.length)
+                self.out.put(text)
+                ends[k] = self.out.length
+            self.out.put(separator)
         for k, block in enumerate(blocks):
             if k not in starts:
                 continue
-            self.out.blocks.append(Block(block.page, block.kind, block.box, starts[k], ends[k], block.confidence))
+            self.out.block(Block(block.page, block.kind, block.box, starts[k], ends[k], block.confidence))
             span = self.spans.setdefault(block.page, [starts[k], ends[k]])
             span[1] = ends[k]
         places = tuple(Place(b.page, b.box) for k, b in enumerate(blocks) if k in starts)
-        self.out.paragraphs.append(Paragraph(begin, self.length, places))
+        self.out.paragraph(Paragraph(begin, self.out.length, places))
 
-    def finish(self, infos: list[PageInfo]) -> Assembled:
-        out = self.out
-        out.text = "".join(self.parts)
-        at = 0
-        furniture: list[Block] = []
-        for info in infos:
+    def finish(self) -> DocumentBuilder:
+        out, at = self.out, 0
+        for info in self.infos:
             start, end = self.spans.get(info.number, (at, at))
             at = end
             out.pages.append(
                 Page(
-                    info.number,
-                    info.width,
-                    info.height,
-                    info.rotation,
-                    info.origin,
-                    info.confidence,
-                    start,
-                    end,
+                    info.number, info.width, info.height, info.rotation, info.origin, info.confidence, start, end
                 )
-            )
+            )  # fmt: skip
             for kind, line in info.furniture:
-                furniture.append(Block(info.number, kind, line.box, start, start, line.confidence))
-        order = {info.number: n for n, info in enumerate(infos)}
-        out.blocks = sorted(furniture + out.blocks, key=lambda b: (order[b.page], b.start, b.end))
+                out.block(Block(info.number, kind, line.box, start, start, line.confidence))
         return out

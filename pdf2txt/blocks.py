@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections import Counter
 from dataclasses import dataclass
 from statistics import median
 
@@ -52,19 +51,6 @@ class Style:
     bold: bool
 
 
-def body_style(pages: list[list[Region]]) -> Style:
-    """The looks of most of the document's letters."""
-    sizes: Counter[float] = Counter()
-    bold = total = 0
-    for page in pages:
-        for region in page:
-            for line in region.lines:
-                sizes[round(line.size * 2) / 2] += len(line.text)
-                bold += line.bold * len(line.text)
-                total += len(line.text)
-    return Style(sizes.most_common(1)[0][0] if sizes else 10.0, bold > 0.5 * total)
-
-
 def cut_blocks(page: int, regions: list[Region], height: float, style: Style) -> list[RawBlock]:
     """Blocks of one page in reading order, kinds set except those that need the other pages."""
     out: list[RawBlock] = []
@@ -108,22 +94,28 @@ def _is_label(block: RawBlock, below: RawBlock, caption: RawBlock, style: Style)
     return (small or scattered or (short and block.kind != "heading")) and not (prose and not small)
 
 
-def mark_sections(blocks: list[RawBlock], style: Style) -> None:
-    """Kinds that need the whole document: its title, and what stands under "References"."""
-    first = [b for b in blocks if b.page == blocks[0].page and b.kind == "heading"] if blocks else []
-    if first:
-        biggest = max(first, key=lambda b: b.lines[0].size)
-        if biggest.lines[0].size > 1.15 * style.size:
-            biggest.kind = "title"
-    listing = False
-    for block in blocks:
-        text = block.lines[0].text
-        if len(block.lines) == 1 and _REFERENCES.fullmatch(text):
-            listing, block.kind = True, "heading"
-        elif block.kind in ("heading", "title"):
-            listing = False
-        elif listing and block.kind in ("text", "list"):
-            block.kind = "reference"
+class Sections:
+    """Kinds that need the pages before: the document's title, and what stands under "References"."""
+
+    def __init__(self, style: Style) -> None:
+        self.style = style
+        self.begun = self.listing = False
+
+    def mark(self, blocks: list[RawBlock]) -> None:
+        """Set kinds of the next page's blocks."""
+        if blocks and not self.begun:
+            self.begun = True
+            first = [b for b in blocks if b.kind == "heading"]
+            biggest = max(first, key=lambda b: b.lines[0].size, default=None)
+            if biggest is not None and biggest.lines[0].size > 1.15 * self.style.size:
+                biggest.kind = "title"
+        for block in blocks:
+            if len(block.lines) == 1 and _REFERENCES.fullmatch(block.lines[0].text):
+                self.listing, block.kind = True, "heading"
+            elif block.kind in ("heading", "title"):
+                self.listing = False
+            elif self.listing and block.kind in ("text", "list"):
+                block.kind = "reference"
 
 
 def _cut(lines: list[Line]) -> list[list[Line]]:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pdf2txt.errors import UserError
-from pdf2txt.schema import CONVERTED, PAGE_BREAK, Document
+from pdf2txt.schema import CONVERTED, Document, as_table, facts
 from pdf2txt.settings import Pdf2txtSettings
+from pdf2txt.sidecar import write_json, write_text
 from pdf2txt.sources import find_sources
 from pdf2txt.units import digest, write_atomic
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _SCRATCH = ".pdf2txt-"
 
@@ -69,15 +72,16 @@ def convert_folder(
         converter.convert(by_hash)
         names = _names({file: hashes.get(file) or digest(str(file.absolute())) for file in files})
         entries: dict[Path, dict[str, Any]] = {}
-        for document, seconds in converter.documents_and_seconds(by_hash):
-            for file in (f for f, sha256 in hashes.items() if sha256 == document.sha256):
-                entries[file] = _write(document, file, out, names[file], page_breaks, seconds)
+        for table, seconds in converter.tables_and_seconds(by_hash):
+            sha256 = table["sha256"][0].as_py()
+            for file in (f for f, other in hashes.items() if other == sha256):
+                entries[file] = _write(table, file, out, names[file], page_breaks, seconds)
         for file in files:
             if file not in entries:
                 why = unreadable.get(file) or converter.problems.get(hashes[file], "no result")
                 status = "timeout" if why.startswith("over its limit") else "failed"
                 document = Document(hashes.get(file, ""), file.name, status, warnings=(why,))
-                entries[file] = _write(document, file, out, names[file], page_breaks, 0.0)
+                entries[file] = _write(as_table(document), file, out, names[file], page_breaks, 0.0)
         return {"documents": [entries[file] for file in files]}
 
 
@@ -147,23 +151,20 @@ def _names(hashes: dict[Path, str]) -> dict[Path, str]:
     return {f: f.stem if same[f.stem.casefold()] == 1 else f"{f.stem}-{sha256[:8]}" for f, sha256 in hashes.items()}
 
 
-def _write(document: Document, file: Path, out: Path, name: str, page_breaks: bool, seconds: float) -> dict[str, Any]:
+def _write(table: pa.Table, file: Path, out: Path, name: str, page_breaks: bool, seconds: float) -> dict[str, Any]:
+    known = facts(table)
     text_file: Path | None = None
-    if document.status in CONVERTED:
-        text = document.text
-        if page_breaks:
-            text = PAGE_BREAK.join(text[p.start : p.end] for p in document.pages)
+    if known["status"] in CONVERTED:
         text_file = out / f"{name}.txt"
-        write_atomic(text_file, (text + "\n").encode("utf-8", "replace"))
-    body = json.dumps(document.to_dict(), ensure_ascii=False, indent=1)
-    write_atomic(out / f"{name}.json", body.encode("utf-8", "replace"))
+        write_text(text_file, table, page_breaks)
+    write_json(out / f"{name}.json", table)
     return {
         "source": str(file.absolute()),
-        "sha256": document.sha256,
-        "status": document.status,
-        "pages": document.n_pages,
-        "pages_ocr": sum(p.origin == "ocr" for p in document.pages),
+        "sha256": known["sha256"],
+        "status": known["status"],
+        "pages": known["pages"],
+        "pages_ocr": known["pages_ocr"],
         "seconds": seconds,
-        "warnings": list(document.warnings),
+        "warnings": known["warnings"],
         "text": str(text_file.absolute()) if text_file else None,
     }

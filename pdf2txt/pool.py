@@ -1,9 +1,11 @@
 """Many documents over worker processes, none of which can take the run with it.
 
-A page that exceeds its CPU seconds has its worker killed and is left out when the document is tried again;
-work on a whole document has seconds of its own, more for more pages. A worker that dies by itself (a crash in
-a native library, the kernel's memory killer) costs its document one retry, alone; a page that kills twice is
-left out. All workers end when the generator ends, whatever ends it.
+A short document is one task. A long one is divided: its pages are read, and later shaped, a range at a time by
+whichever worker is free (`convert.Conversion`), so that one book keeps all of them busy. A page that exceeds its
+CPU seconds or its worker's memory has the worker killed and is left out; what was done of the document is kept.
+Work on a whole document has seconds of its own, more for more pages. A worker that dies by itself (a crash in a
+native library, the kernel's memory killer) costs its task one retry, alone; a page that kills twice is left out.
+Workers are replaced now and then, because native libraries leak. All end when the generator ends, whatever ends it.
 """
 
 from __future__ import annotations
@@ -12,19 +14,25 @@ import contextlib
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Generator
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from pdf2txt.convert import ranges
 from pdf2txt.settings import Pdf2txtSettings
 
-_TICK = 0.2  # seconds between looks at the workers' CPU time
-_MAX_SKIPPED = 10  # pages that may be left out before the document is given up for this run
+_TICK = 0.2  # seconds between looks at the workers' CPU time and memory
+_STEP_SECONDS = 30.0  # CPU seconds that what is no page's work may take at least: a worker's start is part of it
+_MAX_SKIPPED = 10  # pages that may be left out before the rest of the document is given up for this run
+_RECYCLE = 500  # pages after which a worker is replaced
+_SHORT = 4  # pages up to which a document is one task even where workers are idle
+_LONG = 64  # pages from which it is divided even where they are not
 
 
 @dataclass
@@ -35,14 +43,30 @@ class Job:
     sha256: str
     result: Path  # where the finished document goes
     attempt: Path  # where it goes if pages had to be left out: not a finished unit
+    folder: Path  # where it is kept on its way
     skip: dict[int, str] = field(default_factory=dict)
-    deaths: dict[int, int] = field(default_factory=dict)  # page in flight -> how often the worker died
-    page: int = 0  # in flight, 0: none yet, or all at once
+    rest: str = ""  # why nothing more is read of it
+    deaths: Counter[int] = field(default_factory=Counter)  # page in flight -> how often the worker died
     pages: int = 0  # as far as known
+    pages_read: int = 0  # begun in this run
+    pages_reused: int = 0  # known from one that was interrupted
+    open_tasks: int = 0  # of the step that is in progress
+    began: float = 0.0  # when its first task began, `time.monotonic`
 
     @property
     def outcome_path(self) -> Path:
-        return self.attempt if self.skip else self.result
+        return self.attempt if self.skip or self.rest else self.result
+
+
+@dataclass
+class Task:
+    """A piece of a job that one worker does: all of it ("whole"), or a step of `convert.Conversion`."""
+
+    job: Job
+    step: str = "whole"  # | "read" | "decide" | "shape" | "finish"
+    first: int = 0
+    last: int = 0
+    page: int = 0  # in flight, 0: none yet, or all at once
 
 
 @dataclass(frozen=True)
@@ -51,13 +75,15 @@ class Outcome:
 
     job: Job
     problem: str = ""  # why there is no result; "" where there is one
-    again: bool = False  # no end yet: to be tried again without the pages in ``job.skip``
 
 
-def worker_count(settings: Pdf2txtSettings, jobs: int) -> int:
-    """Worker processes for so many jobs: no more than asked for, or than cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(settings.workers or cores, jobs))
+def worker_count(settings: Pdf2txtSettings) -> int:
+    """Worker processes: as many as asked for, or one per core."""
+    return settings.workers or cores()
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Worker:
@@ -76,6 +102,7 @@ class _Worker:
                 stdout=log,
                 stderr=log,
                 env={**os.environ, "PYTHONPATH": path},
+                process_group=0,  # with the programs that it starts (poppler), to be ended together
             )
         except BaseException:
             os.close(to_child)
@@ -87,7 +114,8 @@ class _Worker:
         self.commands = os.fdopen(to_child, "wb", buffering=0)
         self.replies = os.fdopen(from_child, "rb", buffering=0)
         self.rest = b""
-        self.job: Job | None = None
+        self.task: Task | None = None
+        self.pages = 0  # that it has begun
         self.page_began = 0.0  # this process's CPU seconds when the page in flight began
         self.send(hello)
 
@@ -95,12 +123,16 @@ class _Worker:
         with contextlib.suppress(BrokenPipeError):  # it died: noticed at the end of its replies
             self.commands.write(json.dumps(message).encode() + b"\n")
 
-    def start(self, job: Job) -> None:
-        self.job, job.page = job, 0
+    def start(self, task: Task, at_most: int) -> None:
+        job = task.job
+        self.task, task.page = task, 0
+        job.began = job.began or time.monotonic()
         self.page_began = self.cpu_seconds()
         job.outcome_path.parent.mkdir(parents=True, exist_ok=True)
         self.send({
-            "path": str(job.path), "sha256": job.sha256, "result": str(job.outcome_path), "skip": job.skip,
+            "path": str(job.path), "sha256": job.sha256, "result": str(job.outcome_path), "folder": str(job.folder),
+            "skip": job.skip, "rest": job.rest, "step": task.step, "first": task.first, "last": task.last,
+            "at_most": at_most, "began": job.began,
         })  # fmt: skip
 
     def receive(self) -> list[dict[str, object]] | None:
@@ -120,7 +152,17 @@ class _Worker:
             return 0.0
         return float(times.user + times.system)
 
+    def gigabytes(self) -> float:
+        import psutil
+
+        try:
+            return float(psutil.Process(self.process.pid).memory_info().rss) / 1e9
+        except psutil.Error:
+            return 0.0
+
     def end(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.kill()
         self.process.wait()
         self.commands.close()
@@ -142,121 +184,184 @@ def convert_all(
     Args:
         units: root of the units, for pages read by OCR; ``page_key``: what such a page depends on besides
         its file. log: a file for what libraries print.
-        on_page: called when work on ``job.page`` begins.
+        on_page: called when the reading of another page of a job begins.
         on_unit: called with the key of a page's unit that was made or (True) reused.
     """
     if not jobs:
         return
-    count = worker_count(settings, len(jobs))
-    cores = worker_count(settings.model_copy(update={"workers": 0}), 1_000_000)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    count = worker_count(settings)
     hello: dict[str, object] = {
         "settings": settings.model_dump(mode="json"),
         "units": str(units),
         "page_key": page_key,
-        "threads": max(1, cores // count),
+        "threads": max(1, cores() // count),
     }
-    waiting, alone = deque(jobs), deque[Job]()
-    idle: list[_Worker] = []
-    busy: dict[int, _Worker] = {}
-    log.parent.mkdir(parents=True, exist_ok=True)
     with selectors.DefaultSelector() as selector, log.open("ab") as log_file:
+        pool = _Pool(jobs, settings, count, lambda: _Worker(hello, log_file), selector, on_page, on_unit)
         try:
-            while waiting or alone or busy:
-                while len(busy) < count and (waiting or (alone and not busy)):
-                    job = waiting.popleft() if waiting else alone.popleft()
-                    if not idle:
-                        worker = _Worker(hello, log_file)
-                        selector.register(worker.replies, selectors.EVENT_READ, worker)
-                        idle.append(worker)
-                    worker = idle.pop()
-                    busy[worker.process.pid] = worker
-                    worker.start(job)
-                    if job.deaths:
-                        break  # nothing else beside it
-                ready = [key.data for key, _ in selector.select(_TICK)]
-                for worker in ready:
-                    outcome = _heard(worker, on_page, on_unit)
-                    if outcome is _DIED:
-                        selector.unregister(worker.replies)
-                        worker.end()
-                        busy.pop(worker.process.pid, None)
-                        if worker in idle:
-                            idle.remove(worker)
-                        if worker.job is not None and (lost := _after_death(worker.job, alone)) is not None:
-                            yield lost
-                    elif outcome is not None:
-                        busy.pop(worker.process.pid)
-                        idle.append(worker)
-                        if outcome.again:
-                            waiting.append(outcome.job)
-                        else:
-                            yield outcome
-                for worker in list(busy.values()):
-                    job_now = worker.job
-                    if job_now is None:
-                        continue
-                    limit = allowance(job_now, settings.page_seconds)
-                    if worker.cpu_seconds() - worker.page_began <= limit:
-                        continue
-                    selector.unregister(worker.replies)
-                    worker.end()
-                    busy.pop(worker.process.pid)
-                    outcome = _without_page(job_now, f"over its limit of {limit:g} CPU seconds")
-                    if outcome.again:
-                        waiting.append(job_now)
-                    else:
-                        yield outcome
+            yield from pool.outcomes()
         finally:
-            for worker in [*idle, *busy.values()]:
-                worker.end()
+            pool.end()
 
 
-_DIED = Outcome(Job(Path(), "", Path(), Path()), "died")
+class _Pool:
+    def __init__(
+        self,
+        jobs: list[Job],
+        settings: Pdf2txtSettings,
+        count: int,
+        spawn: Callable[[], _Worker],
+        selector: selectors.BaseSelector,
+        on_page: Callable[[Job], None],
+        on_unit: Callable[[str, bool], None],
+    ) -> None:
+        self.settings, self.count, self.spawn, self.selector = settings, count, spawn, selector
+        self.on_page, self.on_unit = on_page, on_unit
+        self.waiting = deque(Task(job) for job in jobs)
+        self.alone: deque[Task] = deque()  # tasks whose worker died, to be tried with nothing beside them
+        self.idle: list[_Worker] = []
+        self.busy: list[_Worker] = []
 
+    def outcomes(self) -> Generator[Outcome, None, None]:
+        while self.waiting or self.alone or self.busy:
+            self._hand_out()
+            for key, _ in self.selector.select(_TICK):
+                yield from self._hear(key.data)
+            for worker in list(self.busy):
+                if why := self._over_limit(worker):
+                    self._dismiss(worker)
+                    assert worker.task is not None
+                    yield from self._without_page(worker.task, why)
 
-def allowance(job: Job, page_seconds: float) -> float:
-    """CPU seconds for what is in flight: one page, or (page 0) a step over all pages."""
-    return page_seconds if job.page else page_seconds * (1 + job.pages / 100)
+    def _hand_out(self) -> None:
+        while len(self.busy) < self.count and (self.waiting or (self.alone and not self.busy)):
+            task = self.waiting.popleft() if self.waiting else self.alone.popleft()
+            if self.idle and self.idle[-1].pages > _RECYCLE:
+                self._dismiss(self.idle[-1])
+            if not self.idle:
+                worker = self.spawn()
+                self.selector.register(worker.replies, selectors.EVENT_READ, worker)
+                self.idle.append(worker)
+            worker = self.idle.pop()
+            self.busy.append(worker)
+            others_wait = len(self.waiting) + len(self.busy) > self.count
+            worker.start(task, _LONG if others_wait else _SHORT)
+            if task.job.deaths and not self.waiting:
+                break  # nothing else beside it
 
+    def _dismiss(self, worker: _Worker) -> None:
+        self.selector.unregister(worker.replies)
+        worker.end()
+        for group in (self.idle, self.busy):
+            if worker in group:
+                group.remove(worker)
 
-def _without_page(job: Job, why: str) -> Outcome:
-    """The page in flight is to be left out, unless there is none or too many are."""
-    job.skip[job.page] = why
-    if job.page == 0 or len(job.skip) > _MAX_SKIPPED:
-        return Outcome(job, why)
-    return Outcome(job, again=True)
+    def end(self) -> None:
+        for worker in [*self.idle, *self.busy]:
+            worker.end()
 
+    def _over_limit(self, worker: _Worker) -> str:
+        assert worker.task is not None
+        limit = allowance(worker.task, self.settings.page_seconds)
+        if worker.cpu_seconds() - worker.page_began > limit:
+            return f"over its limit of {limit:g} CPU seconds"
+        if worker.gigabytes() > self.settings.worker_memory:
+            return f"over its limit of {self.settings.worker_memory:g} GB of memory"
+        return ""
 
-def _heard(worker: _Worker, on_page: Callable[[Job], None], on_unit: Callable[[str, bool], None]) -> Outcome | None:
-    """What the messages waiting from ``worker`` mean: its job's outcome, ``_DIED``, or None (still at it)."""
-    messages = worker.receive()
-    if messages is None:
-        return _DIED
-    job = worker.job
-    for message in messages:
-        assert job is not None
-        if message["event"] == "page":
-            job.page, job.pages = int(str(message["page"])), int(str(message["pages"]))
-            worker.page_began = worker.cpu_seconds()
-            if message["step"] == "read":
-                on_page(job)
-        elif message["event"] == "unit":
-            on_unit(str(message["key"]), bool(message["reused"]))
+    def _hear(self, worker: _Worker) -> Iterator[Outcome]:
+        """What the messages waiting from ``worker`` bring about."""
+        messages = worker.receive()
+        task = worker.task
+        if messages is None:
+            self._dismiss(worker)
+            if task is not None:
+                yield from self._after_death(task)
+            return
+        for message in messages:
+            assert task is not None
+            job, event = task.job, message["event"]
+            if event == "page":
+                task.page, job.pages = int(str(message["page"])), int(str(message["pages"]))
+                worker.page_began = worker.cpu_seconds()
+                worker.pages += 1
+                if message["step"] == "read":
+                    job.pages_read += 1
+                    self.on_page(job)
+            elif event == "unit":
+                self.on_unit(str(message["key"]), bool(message["reused"]))
+            else:
+                worker.task = None
+                self.busy.remove(worker)
+                self.idle.append(worker)
+                job.pages_reused += int(str(message.get("reused", 0)))
+                if event == "page-lost":
+                    yield from self._without_page(task, str(message["message"]))
+                elif event == "transient":
+                    yield from self._give_up(task, str(message["message"]))
+                elif event == "long":
+                    job.pages = int(str(message["pages"]))
+                    self._divide(job, "read")
+                else:
+                    yield from self._next(task)
+
+    def _divide(self, job: Job, step: str) -> None:
+        """Queue a step over all pages, before other documents: what is begun is finished first."""
+        tasks = [Task(job, step, first, last) for first, last in ranges(job.pages)]
+        job.open_tasks = len(tasks)
+        self.waiting.extendleft(reversed(tasks))
+
+    def _next(self, task: Task) -> Iterator[Outcome]:
+        """What follows a finished task."""
+        job = task.job
+        if task.step in ("read", "shape"):
+            job.open_tasks -= 1
+            if job.open_tasks == 0:
+                self.waiting.appendleft(Task(job, "decide" if task.step == "read" else "finish"))
+        elif task.step == "decide":
+            self._divide(job, "shape")
         else:
-            worker.job = None
-            if message["event"] == "page-lost":
-                return _without_page(job, str(message["message"]))
-            return Outcome(job, str(message.get("message", "")) if message["event"] == "transient" else "")
-    return None
+            yield Outcome(job)
+
+    def _without_page(self, task: Task, why: str) -> Iterator[Outcome]:
+        """The page in flight is left out, and the task tried again; a document whose own steps fail is given up."""
+        job = task.job
+        if task.page == 0:
+            yield from self._give_up(task, why)
+            return
+        leave_out(job, task.page, why)
+        self.waiting.append(task)
+
+    def _give_up(self, task: Task, why: str) -> Iterator[Outcome]:
+        job = task.job
+        if task.step in ("read", "shape") and any(t.job is job for t in (*self.waiting, *self.alone)):
+            self.waiting = deque(t for t in self.waiting if t.job is not job)
+            self.alone = deque(t for t in self.alone if t.job is not job)
+        for worker in [w for w in self.busy if w.task is not None and w.task.job is job]:
+            self._dismiss(worker)
+        yield Outcome(job, why)
+
+    def _after_death(self, task: Task) -> Iterator[Outcome]:
+        """Queue the task again after its worker died, or give it up."""
+        job = task.job
+        job.deaths[task.page] += 1
+        if job.deaths[task.page] >= 2:
+            if task.page == 0:
+                yield from self._give_up(task, "its worker process died twice")
+                return
+            leave_out(job, task.page, "its worker process died twice")
+        time.sleep(0.05)  # a machine short of memory gets a moment
+        self.alone.append(task)
 
 
-def _after_death(job: Job, alone: deque[Job]) -> Outcome | None:
-    """Queue ``job`` again after its worker died, or give it up."""
-    job.deaths[job.page] = job.deaths.get(job.page, 0) + 1
-    if job.deaths[job.page] >= 2:
-        if job.page == 0 or len(job.skip) >= _MAX_SKIPPED:
-            return Outcome(job, "its worker process died twice")
-        job.skip[job.page] = "its worker process died twice"
-    time.sleep(0.05)  # a machine short of memory gets a moment
-    alone.append(job)
-    return None
+def allowance(task: Task, page_seconds: float) -> float:
+    """CPU seconds for what is in flight: one page, or (page 0) a step over all pages."""
+    return page_seconds if task.page else max(_STEP_SECONDS, page_seconds) * (1 + task.job.pages / 100)
+
+
+def leave_out(job: Job, page: int, why: str) -> None:
+    """Leave a page out of this run; after too many, all that has not been read."""
+    job.skip[page] = why
+    if len(job.skip) > _MAX_SKIPPED:
+        job.rest = f"left out after {len(job.skip)} pages that could not be read"

@@ -20,7 +20,7 @@ def scale_for(width: float, height: float, dpi: int) -> float:
     return min(max(dpi / 72, _MIN_SIDE / longer), _MAX_SIDE / longer)
 
 
-def page_image(path: Path, page: Any, number: int, scale: float, engine: str) -> Any:
+def page_image(path: Path, page: Any, number: int, scale: float, engine: str, password: str | None = None) -> Any:
     """The page as a reader sees it (its own /Rotate applied): uint8 array (height, width, 3), BGR.
 
     ``page`` is a ``pypdfium2.PdfPage`` or None where pdfium could not load it; ``number`` counts from 1.
@@ -37,7 +37,7 @@ def page_image(path: Path, page: Any, number: int, scale: float, engine: str) ->
                 if page is None:
                     raise RuntimeError("page not loaded")
                 return page.render(scale=scale, rev_byteorder=False, may_draw_forms=True).to_numpy()[:, :, :3].copy()
-            return _poppler(path, number, scale)
+            return _poppler(path, number, scale, password)
         except Exception as error:  # both engines raise many types on damaged files
             if may_pass(error):
                 raise
@@ -78,7 +78,7 @@ def _call(function: Any, *args: Any, timeout: int, **options: Any) -> Any:
         raise
 
 
-def _poppler(path: Path, number: int, scale: float) -> Any:
+def _poppler(path: Path, number: int, scale: float, password: str | None) -> Any:
     if not shutil.which("pdftoppm"):
         raise RuntimeError("not installed")
     import numpy as np
@@ -86,7 +86,7 @@ def _poppler(path: Path, number: int, scale: float) -> Any:
 
     images = _call(
         pdf2image.convert_from_path, path,
-        dpi=round(scale * 72), first_page=number, last_page=number, use_cropbox=True, timeout=120,
+        dpi=round(scale * 72), first_page=number, last_page=number, use_cropbox=True, userpw=password, timeout=120,
     )  # fmt: skip
     if not images:
         raise RuntimeError("no image")

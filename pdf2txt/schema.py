@@ -7,10 +7,13 @@ Offsets (``start``, ``end``) are character positions into ``Document.text``, end
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pdf2txt.units import write_atomic
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,7 +38,7 @@ class Page:
     width: float  # points, as seen
     height: float
     rotation: int  # degrees clockwise that were undone: 0, 90, 180, 270
-    origin: str  # "text-layer" | "ocr"; "mixed" is reserved: nothing sets it yet
+    origin: str  # "text-layer" | "ocr" | "mixed": a text layer, and OCR of regions that it does not cover
     confidence: float  # 0..1; 1 for a text layer judged good
     start: int
     end: int
@@ -100,6 +103,12 @@ class Document:
         return asdict(self)
 
     @classmethod
+    def from_table(cls, table: pa.Table) -> Document:
+        """The document of a table of one row."""
+        (row,) = table.to_pylist()
+        return cls.from_dict(row)
+
+    @classmethod
     def from_dict(cls, d: dict[str, Any]) -> Document:
         known = {k: d[k] for k in ("sha256", "source", "status", "text", "language")}
         return cls(
@@ -137,19 +146,156 @@ def arrow_schema() -> pa.Schema:
     ])  # fmt: skip
 
 
-def write_documents(path: Path, documents: Iterable[Document]) -> int:
-    """Write ``documents`` (already ordered by ``doc_id``) one row group each; returns how many."""
+class DocumentBuilder:
+    """A document that grows piece by piece, kept as columns: 2,000 pages take some ten megabytes.
+
+    As objects (`Document`) they would take ten times that; `table` makes the row of ``documents.parquet``.
+    """
+
+    def __init__(self) -> None:
+        self.text = bytearray()  # UTF-8
+        self.length = 0  # in characters, what all offsets count
+        self.pages: list[Page] = []
+        self._numbers = {name: array("q") for name in ("page", "kind", "start", "end")}
+        self._boxes, self._confidences = array("f"), array("f")
+        self._paragraphs = {name: array("q") for name in ("start", "end", "places", "page")}
+        self._paragraphs["places"].append(0)
+        self._places = array("f")
+
+    def put(self, text: str) -> None:
+        self.text += text.encode("utf-8", "replace")
+        self.length += len(text)
+
+    def block(self, block: Block) -> None:
+        numbers = (block.page, KINDS.index(block.kind), block.start, block.end)
+        for column, value in zip(self._numbers.values(), numbers, strict=True):
+            column.append(value)
+        self._boxes.extend(block.box)
+        self._confidences.append(block.confidence)
+
+    def paragraph(self, paragraph: Paragraph) -> None:
+        columns = self._paragraphs
+        columns["start"].append(paragraph.start)
+        columns["end"].append(paragraph.end)
+        for place in paragraph.places:
+            columns["page"].append(place.page)
+            self._places.extend(place.box)
+        columns["places"].append(len(columns["page"]))
+
+    def table(self, sha256: str, source: str, status: str, language: str, warnings: Iterable[str]) -> pa.Table:
+        """One row; blocks ordered by page and span, pages as they came."""
+        import numpy as np
+        import pyarrow as pa
+
+        schema = arrow_schema()
+        numbers = {name: np.frombuffer(column, np.int64) for name, column in self._numbers.items()}
+        order = np.lexsort((numbers["end"], numbers["start"], numbers["page"]))
+        numbers = {name: column[order] for name, column in numbers.items()}
+        boxes = np.frombuffer(self._boxes, np.float32).reshape(-1, 4)[order]
+        blocks = _list_of(schema.field("blocks").type, [
+            pa.array(numbers["page"].astype(np.int32)),
+            pa.DictionaryArray.from_arrays(pa.array(numbers["kind"]), list(KINDS)).cast(pa.string()),
+            _box_array(boxes), pa.array(numbers["start"]), pa.array(numbers["end"]),
+            pa.array(np.frombuffer(self._confidences, np.float32)[order]),
+        ])  # fmt: skip
+        columns = {name: np.frombuffer(column, np.int64) for name, column in self._paragraphs.items()}
+        places = pa.StructArray.from_arrays(
+            [pa.array(columns["page"].astype(np.int32)), _box_array(np.frombuffer(self._places, np.float32))],
+            fields=list(_struct(schema.field("paragraphs").type.value_type.field("places").type.value_type)),
+        )
+        paragraphs = _list_of(schema.field("paragraphs").type, [
+            pa.array(columns["start"]), pa.array(columns["end"]),
+            pa.ListArray.from_arrays(pa.array(columns["places"].astype(np.int32)), places),
+        ])  # fmt: skip
+        offsets = pa.py_buffer(np.array([0, len(self.text)], np.int64).tobytes())
+        text = pa.Array.from_buffers(pa.large_string(), 1, [None, offsets, pa.py_buffer(bytes(self.text))])
+        pages = pa.array([[asdict(page) for page in self.pages]], schema.field("pages").type)
+        row = {
+            "doc_id": [sha256[:16]], "sha256": [sha256], "source": [source], "status": [status],
+            "language": [language], "n_pages": [len(self.pages)], "text": text, "pages": pages, "blocks": blocks,
+            "paragraphs": paragraphs, "warnings": [list(warnings)],
+        }  # fmt: skip
+        return pa.table(row, schema=schema)
+
+
+def _struct(kind: Any) -> Iterator[Any]:
+    return (kind.field(k) for k in range(kind.num_fields))
+
+
+def _box_array(values: Any) -> Any:
+    import pyarrow as pa
+
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), 4)
+
+
+def _list_of(kind: Any, columns: list[Any]) -> Any:
+    """A list array with one element: all rows of the struct that ``columns`` make."""
+    import pyarrow as pa
+
+    values = pa.StructArray.from_arrays(columns, fields=list(_struct(kind.value_type)))
+    return pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
+
+
+def as_table(document: Document) -> pa.Table:
+    """The row of one document."""
+    import pyarrow as pa
+
+    row = {"doc_id": document.doc_id, "n_pages": document.n_pages, **document.to_dict()}
+    return pa.Table.from_pylist([row], schema=arrow_schema())
+
+
+def facts(table: pa.Table) -> dict[str, Any]:
+    """What a summary needs to know of a document's row, without its text and blocks in memory as objects."""
+    import pyarrow.compute as pc
+
+    names = ("doc_id", "sha256", "source", "status", "language", "warnings")
+    (row,) = table.select(list(names)).to_pylist()
+    origins = pc.struct_field(pc.list_flatten(table["pages"]), "origin")
+    row |= {
+        "pages": table["n_pages"][0].as_py(),
+        "pages_ocr": pc.sum(pc.not_equal(origins, "text-layer")).as_py() or 0,
+        "characters": pc.utf8_length(table["text"])[0].as_py(),
+    }
+    return dict(row)
+
+
+_SECONDS = b"longfolio.seconds"
+
+
+def write_unit(path: Path, table: pa.Table, seconds: float) -> None:
+    """Write a document's row as a file of its own, with the seconds that it took."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = arrow_schema()
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table.replace_schema_metadata({_SECONDS: str(seconds)}), buffer, compression="zstd")
+    write_atomic(path, buffer.getvalue())
+
+
+def read_unit(path: Path) -> tuple[pa.Table, float]:
+    """What `write_unit` wrote."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        table = file.read(use_threads=False)
+    return table.cast(arrow_schema()), float((table.schema.metadata or {}).get(_SECONDS, 0.0))
+
+
+def write_tables(path: Path, tables: Iterable[pa.Table]) -> int:
+    """Write documents (tables of one row, already ordered by ``doc_id``) one row group each; returns how many."""
+    import pyarrow.parquet as pq
+
     n = 0
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for document in documents:
-            row = {"doc_id": document.doc_id, "n_pages": document.n_pages, **document.to_dict()}
-            writer.write_table(pa.Table.from_pylist([row], schema=schema))
+    with pq.ParquetWriter(path, arrow_schema(), compression="zstd") as writer:
+        for table in tables:
+            writer.write_table(table)
             n += 1
     return n
+
+
+def write_documents(path: Path, documents: Iterable[Document]) -> int:
+    """The same for documents in memory."""
+    return write_tables(path, map(as_table, documents))
 
 
 def read_documents(path: Path) -> Iterator[Document]:

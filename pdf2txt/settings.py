@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -54,11 +55,32 @@ class Pdf2txtSettings(BaseModel):
         description="Keep running heads, feet and page numbers in the text. They break sentences that run "
         "over a page, so off is better for training.",
     )
+    passwords: Path | None = Field(
+        default=None,
+        description="A text file with passwords, one a line, tried in turn on files that need one. The path is "
+        "part of the settings, the passwords never are.",
+        json_schema_extra={"digest": False},  # what is in it counts, see engines.describe
+    )
+    error_budget: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="Share of a document's pages that may be lost (damaged, over their limit) while the rest is "
+        "used as `partial`; a document that loses more is rejected. 1 keeps every good page; for a corpus that "
+        "can do without damaged books, 0.01 is usual.",
+    )
     page_seconds: float = Field(
         default=60.0,
         gt=0,
         description="CPU seconds that one page may take; a page over it is left out with a warning and its "
         "document becomes `partial`. A busy machine does not shorten it.",
+        json_schema_extra={"digest": False},
+    )
+    worker_memory: float = Field(
+        default=4.0,
+        gt=0,
+        description="Gigabytes that one worker process may take; a page that needs more is left out with a "
+        "warning and its document becomes `partial`.",
         json_schema_extra={"digest": False},
     )
     workers: int = Field(

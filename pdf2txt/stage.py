@@ -8,18 +8,19 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pdf2txt.engines import describe
 from pdf2txt.pool import Job, Outcome, convert_all
-from pdf2txt.schema import CONVERTED, Document, write_documents
+from pdf2txt.schema import CONVERTED, facts, read_unit, write_tables
 from pdf2txt.settings import Pdf2txtSettings
-from pdf2txt.units import Units, digest
-from pdf2txt.worker import unpack
+from pdf2txt.units import READING, Units, digest
 
-STAGE_VERSION = 2
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+STAGE_VERSION = 3
 _PAGE_VERSION = 2  # of pages read by OCR, which most changes of the stage leave as they are
 
 Report = Callable[..., None]
@@ -88,7 +89,7 @@ def run(
     output.mkdir(parents=True, exist_ok=True)
     aside = work / "documents.parquet.tmp"
     tally = _Tally()
-    write_documents(aside, tally.count(converter.documents(sources)))
+    write_tables(aside, tally.count(converter.tables(sources)))
     with aside.open("rb+") as file:
         os.fsync(file.fileno())
     aside.replace(output / "documents.parquet")
@@ -103,6 +104,8 @@ def run(
         "languages": dict(tally.languages.most_common()),
         "units_converted": converter.converted,
         "units_reused": converter.reused,
+        "pages_read": converter.pages_read,
+        "pages_reused": converter.pages_reused,
         "transient": converter.transient,
         "seconds": round(time.monotonic() - began, 3),
     }
@@ -117,6 +120,7 @@ class Converter:
         self.units = Units(root, "document")
         self.results: dict[str, Path] = {}  # sha256 -> where the document is
         self.reused = self.converted = 0
+        self.pages_read = self.pages_reused = 0  # of documents that were not converted yet
         self.transient: list[str] = []
         self.problems: dict[str, str] = {}  # sha256 -> why there is no document
 
@@ -134,10 +138,10 @@ class Converter:
                 self.results[sha256] = unit
                 self.report("unit", kind="document", key=key, reused=True)
             else:
-                jobs.append(Job(path, sha256, unit, self.work / "attempts" / key))
+                jobs.append(Job(path, sha256, unit, self.work / "attempts" / key, self.root / READING / key))
 
         def on_page(job: Job) -> None:
-            progress.pages[job.sha256] = max(progress.pages.get(job.sha256, 0), job.page)
+            progress.pages[job.sha256] = job.pages_read + job.pages_reused
             progress.show()
 
         outcomes = convert_all(
@@ -158,6 +162,8 @@ class Converter:
 
     def _take(self, outcome: Outcome) -> None:
         job = outcome.job
+        self.pages_read += job.pages_read
+        self.pages_reused += job.pages_reused
         if outcome.problem:
             self.problems[job.sha256] = outcome.problem
             self._transient(f"{job.path.name}: {outcome.problem}")
@@ -166,6 +172,8 @@ class Converter:
         if job.skip:
             for page, why in sorted(job.skip.items()):
                 self._transient(f"{job.path.name}: page {page}: {why}")
+            if job.rest:
+                self._transient(f"{job.path.name}: the rest was {job.rest}")
         else:
             self.converted += 1
             self.report("unit", kind="document", key=job.result.name, reused=False)
@@ -174,16 +182,17 @@ class Converter:
         self.transient.append(message)
         self.report("transient", message=message)
 
-    def documents(self, sources: dict[str, Path]) -> Iterator[Document]:
-        """The converted documents ordered by ``doc_id``, one in memory at a time."""
-        for document, _ in self.documents_and_seconds(sources):
-            yield document
+    def tables(self, sources: Sources) -> Iterator[pa.Table]:
+        """The rows of the converted documents ordered by ``doc_id``, one in memory at a time."""
+        for table, _ in self.tables_and_seconds(sources):
+            yield table
 
-    def documents_and_seconds(self, sources: dict[str, Path]) -> Iterator[tuple[Document, float]]:
+    def tables_and_seconds(self, sources: Sources) -> Iterator[tuple[pa.Table, float]]:
         for sha256 in sorted(self.results):
-            known = unpack(self.results[sha256].read_bytes())
+            table, seconds = read_unit(self.results[sha256])
             # The unit may come from another run, where the same bytes had another name.
-            yield replace(Document.from_dict(known), source=sources[sha256].name), float(known["seconds"])
+            at = table.schema.get_field_index("source")
+            yield table.set_column(at, table.schema.field(at), [[sources[sha256].name]]), seconds
 
 
 class _Progress:
@@ -211,15 +220,17 @@ class _Tally:
         self.rejected_files: list[dict[str, str]] = []
         self.languages: Counter[str] = Counter()
 
-    def count(self, documents: Iterator[Document]) -> Iterator[Document]:
-        for d in documents:
+    def count(self, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        for table in tables:
+            d = facts(table)
             self.documents += 1
-            self.characters += len(d.text)
-            if d.status in CONVERTED:
-                self.pages += d.n_pages
-                self.pages_ocr += sum(p.origin == "ocr" for p in d.pages)
-                self.languages[d.language] += 1
+            self.characters += d["characters"]
+            if d["status"] in CONVERTED:
+                self.pages += d["pages"]
+                self.pages_ocr += d["pages_ocr"]
+                self.languages[d["language"]] += 1
             else:
-                self.rejected[d.status] += 1
-                self.rejected_files.append({"source": d.source, "status": d.status, "why": "; ".join(d.warnings[:3])})
-            yield d
+                self.rejected[d["status"]] += 1
+                why = "; ".join(d["warnings"][:3])
+                self.rejected_files.append({"source": d["source"], "status": d["status"], "why": why})
+            yield table

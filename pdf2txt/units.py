@@ -10,8 +10,15 @@ import hashlib
 import json
 import os
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
+
+
+READING = "reading"  # kind of the folders of documents that are on their way
 
 
 def digest(*parts: Any) -> str:
@@ -20,13 +27,19 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: Buffer) -> None:
     """Write ``data`` to ``path`` so that readers see the old file or the new one, never a part."""
+    write_atomic_pieces(path, [data])
+
+
+def write_atomic_pieces(path: Path, pieces: Iterable[Buffer]) -> None:
+    """The same for data that comes piece by piece."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
     try:
         with aside.open("wb") as file:
-            file.write(data)
+            for piece in pieces:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)

@@ -19,6 +19,7 @@ import pytest
 from PIL import Image, UnidentifiedImageError
 
 from pdf2txt import convert as conversion
+from pdf2txt import reading
 from pdf2txt.convert import convert
 from pdf2txt.errors import DrawingTimeout
 from pdf2txt.ocr import OcrPage
@@ -234,10 +235,10 @@ def test_poppler_draws_the_page_that_pdfium_draws(typeset: Callable[..., Path]) 
 
 
 class FullDisk:
-    def get(self, page: int) -> OcrPage | None:
+    def get(self, page: int, region: int = 0) -> OcrPage | None:
         return None
 
-    def put(self, page: int, read: OcrPage) -> None:
+    def put(self, page: int, read: OcrPage, region: int = 0) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
@@ -264,7 +265,7 @@ READ = OcrPage([Line("Words that were read.", 20, 20, 120, 32, 10)], 0, 1.0)
 )
 def test_only_the_files_own_errors_lose_a_page(blank: Path, monkeypatch, error: Exception, lost: bool):
     pytest.importorskip("rapidocr")
-    monkeypatch.setattr(conversion.ocr, "read", Mock(side_effect=error))
+    monkeypatch.setattr(reading.ocr, "read", Mock(side_effect=error))
     if lost:
         assert convert(blank, Pdf2txtSettings()).status == "corrupt"
     else:
@@ -274,7 +275,7 @@ def test_only_the_files_own_errors_lose_a_page(blank: Path, monkeypatch, error: 
 
 def test_a_full_disk_is_not_the_files_fault(blank: Path, monkeypatch):
     pytest.importorskip("rapidocr")
-    monkeypatch.setattr(conversion.ocr, "read", lambda *a: replace(READ))
+    monkeypatch.setattr(reading.ocr, "read", lambda *a: replace(READ))
     with pytest.raises(OSError, match="No space"):
         convert(blank, Pdf2txtSettings(), store=FullDisk())
 
@@ -306,7 +307,7 @@ def test_a_slow_poppler_may_be_faster_next_time(blank: Path, monkeypatch):
 @pytest.mark.skipif(shutil.which("pdftoppm") is None, reason="poppler-utils is not installed")
 def test_a_page_that_only_poppler_can_draw_has_its_own_size(blank: Path, monkeypatch):
     pytest.importorskip("rapidocr")
-    monkeypatch.setattr(conversion.ocr, "read", lambda *a: replace(READ))
+    monkeypatch.setattr(reading.ocr, "read", lambda *a: replace(READ))
     monkeypatch.setattr(pdfium, "PdfDocument", Mock(side_effect=pdfium.PdfiumError("damaged", err_code=3)))
     d = convert(blank, Pdf2txtSettings())
     assert (d.status, d.text) == ("ok", "Words that were read.")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pdf2txt.assemble import PageInfo, assemble
-from pdf2txt.blocks import RawBlock
+from pdf2txt.blocks import RawBlock, Style
 from pdf2txt.furniture import PageLines, remove_furniture
 from pdf2txt.hyphens import Vocabulary, join
 from pdf2txt.layout_model import order_regions
@@ -36,14 +36,17 @@ def test_spans_are_exact_for_any_blocks(checked, raw):
     blocks = [
         RawBlock(page, members, kind, n) for n, (page, kind, members) in enumerate(sorted(raw, key=lambda r: r[0]))
     ]
-    done = assemble([PageInfo(n, 600, 800, 0, "text-layer", 1.0) for n in range(1, 5)], blocks)
-    document = Document(
-        "0" * 64, "x.pdf", "ok", done.text, "", tuple(done.pages), tuple(done.blocks), tuple(done.paragraphs)
+    vocabulary = Vocabulary()
+    vocabulary.add(line.text for block in blocks for line in block.lines)
+    infos = [PageInfo(n, 600, 800, 0, "text-layer", 1.0) for n in range(1, 5)]
+    pages = ((info, [b for b in blocks if b.page == info.number]) for info in infos)
+    document = Document.from_table(
+        assemble(pages, vocabulary, Style(10.0, False)).table("0" * 64, "x.pdf", "ok", "", [])
     )
     checked(document)
     # No letter is lost and none is made up.
     letters = sorted(ch for _, _, members in raw for line in members for ch in line.text if ch.isalpha())
-    assert sorted(ch for ch in done.text if ch.isalpha()) == letters
+    assert sorted(ch for ch in document.text if ch.isalpha()) == letters
 
 
 @given(st.lists(lines, max_size=40))

@@ -1,0 +1,181 @@
+"""Whether a page's text layer can be trusted, and where on the page it cannot.
+
+A text layer may be missing, invisible (what a scanner's software read), garbled (characters mapped to the wrong
+letters, or to none), or cover a part of the page only: a scan pasted between paragraphs, a stamp on a scan. The
+judgement costs nothing on an ordinary page: images are looked at only where there are large ones, words only
+where the commonest ones are missing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from pdf2txt.language import is_gibberish
+from pdf2txt.schema import Box
+from pdf2txt.spans import Line, bounding_box
+from pdf2txt.textlayer import TextLayer, is_bad
+
+_FEW = 10  # fewer characters than this is no text layer
+_STAMP = 250  # up to so many characters may be a stamp or a running head on a scan
+_BAD_PAGE = 0.05  # share of characters without a usable Unicode value
+_BAD_LINE = 0.3
+_RUN = 5  # lines of one column: fewer words than they hold tell no language
+_PICTURE = 0.04  # share of the page: smaller images are logos and drawings
+_LETTERS_PER_AREA = 1.5e-3  # per square point, a third of a loosely set page: an image with more has its text
+_LOOK_DPI = 72  # at which an image is looked at: a line of print is about 10 pixels high
+_MARGIN = 3.0  # points around what is read
+
+# The commonest words of the languages that PDFs are mostly written in, a few of each.
+_COMMON = frozenset(
+    re.findall(
+        r"\w+",
+        """the of and to in is a that for with der die und das ist nicht mit von que la de les et des est une le el
+        los en por una di il che per del da do com uma het een van niet och att som det i na nie się w""",
+    )
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is wrong with a text layer: nothing, or all of it, or (``regions``) parts of the page."""
+
+    why: str = ""  # "" for a good one
+    regions: tuple[Box, ...] = field(default=())  # to be read by OCR; points, origin top left, as seen
+    hidden: bool = False  # drawn invisibly: what somebody else's OCR read
+
+
+def judge(page: Any, layer: TextLayer) -> Verdict:
+    """The verdict on the text layer of a ``pypdfium2.PdfPage``."""
+    if layer.bad > _BAD_PAGE or is_gibberish(" ".join(a.text for a in layer.lines)):
+        return Verdict("garbled text layer")
+    if layer.hidden > 0.5:
+        return Verdict("invisible text", hidden=True)
+    pictures, others = _drawings(page, layer)
+    if layer.characters < _STAMP:
+        covered = sum(_area(p) for p in pictures) / max(1.0, layer.frame.size[0] * layer.frame.size[1])
+        if layer.characters < _FEW:
+            return Verdict("no text layer" if covered > 0.01 or others > 20 else "")
+        if covered > 0.6:
+            return Verdict("hardly any text over an image")
+    garbled = _garbled(layer.lines)
+    if garbled:
+        return Verdict("garbled text in a part of the page", garbled)
+    pasted = tuple(p for p in pictures if _holds_text(page, layer, p))
+    return Verdict("text in an image", pasted) if pasted else Verdict()
+
+
+def _area(box: Box) -> float:
+    return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
+
+
+def _drawings(page: Any, layer: TextLayer) -> tuple[list[Box], int]:
+    """(images on the page as seen, number of other drawn objects), at most 1,000 objects looked at."""
+    import pypdfium2.raw as pdfium
+
+    frame, (width, height) = layer.frame, layer.frame.size
+    pictures: list[Box] = []
+    others = 0
+    only = None if layer.characters < _FEW else [pdfium.FPDF_PAGEOBJ_IMAGE]
+    for n, item in enumerate(page.get_objects(filter=only, max_depth=3)):
+        if n > 1000:
+            break
+        if item.type == pdfium.FPDF_PAGEOBJ_IMAGE:
+            left, bottom, right, top = item.get_bounds()
+            (ax, ay), (bx, by) = frame.seen(left, bottom), frame.seen(right, top)
+            box = (max(0.0, min(ax, bx)), max(0.0, min(ay, by)), min(width, max(ax, bx)), min(height, max(ay, by)))
+            pictures.append(box)
+        elif item.type != pdfium.FPDF_PAGEOBJ_TEXT:
+            others += 1
+    return pictures, others
+
+
+def _garbled(lines: list[Line]) -> tuple[Box, ...]:
+    """Runs of lines that no reader meant, each as a box."""
+    columns: dict[int, list[Line]] = {}
+    for line in lines:
+        if not line.turn and len(line.text) >= 20:
+            columns.setdefault(round(line.x0 / 30), []).append(line)
+    out = []
+    for column in columns.values():
+        for suspicious, group in itertools.groupby(sorted(column, key=lambda a: a.y0), _suspicious):
+            run = list(group)
+            if suspicious and _is_damage(run):
+                x0, y0, x1, y1 = bounding_box(run)
+                out.append((x0 - _MARGIN, y0 - _MARGIN, x1 + _MARGIN, y1 + _MARGIN))
+    return tuple(out)
+
+
+def _suspicious(line: Line) -> bool:
+    """Unmapped characters, or many words and none of the commonest among them."""
+    if _unmapped(line.text):
+        return True
+    words = re.findall(r"[^\W\d_]+", line.text.casefold())
+    return len(words) >= 5 and not any(word in _COMMON for word in words)
+
+
+def _unmapped(text: str) -> bool:
+    return sum(is_bad(ord(ch)) for ch in text) > _BAD_LINE * len(text)
+
+
+def _is_damage(run: list[Line]) -> bool:
+    if sum(_unmapped(a.text) for a in run) > 0.5 * len(run):
+        return True
+    return len(run) >= _RUN and is_gibberish(" ".join(a.text for a in run))
+
+
+def _holds_text(page: Any, layer: TextLayer, box: Box) -> bool:
+    """Whether an image shows printed lines that the text layer does not have."""
+    width, height = layer.frame.size
+    if _area(box) < _PICTURE * width * height or min(box[2] - box[0], box[3] - box[1]) < 40:
+        return False
+    x0, y0, x1, y1 = box
+    letters = sum(len(a.text) for a in layer.lines if x0 <= (a.x0 + a.x1) / 2 <= x1 and y0 <= a.cy <= y1)
+    if letters > _LETTERS_PER_AREA * _area(box):
+        return False
+    return printed_lines(_look(page, layer, box)) >= 4
+
+
+def _look(page: Any, layer: TextLayer, box: Box) -> Any:
+    """The part of the page in ``box``, grey, uint8 (height, width)."""
+    import numpy as np
+
+    turned = (layer.frame.rotation - page.get_rotation()) % 360
+    scale = _LOOK_DPI / 72
+    image = np.rot90(page.render(scale=scale, grayscale=True).to_numpy().squeeze(), -(turned // 90))
+    x0, y0, x1, y1 = (round(v * scale) for v in box)
+    return image[max(0, y0) : y1, max(0, x0) : x1]
+
+
+def printed_lines(image: Any) -> int:
+    """How many lines of running print a grey image (uint8, 72 dpi) seems to hold, by its ink alone.
+
+    Print is bands of rows with ink, 4 to 20 points high, each full of strokes over much of the width, and taking
+    up most of the height from the first to the last. Photographs have no rows without ink; the labels of a
+    drawing, or the numbers of a chart, leave more free than they take.
+    """
+    import numpy as np
+
+    height, width = image.shape
+    if height < 20 or width < 40:
+        return 0
+    paper = float(np.percentile(image, 80))
+    ink = image < paper - 60
+    if not 0.01 < ink.mean() < 0.35:  # a photograph, or nearly nothing
+        return 0
+    filled = ink.mean(axis=1) > 0.02
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], filled.view(np.int8), [0])))).reshape(-1, 2)
+    lines = []
+    for top, bottom in edges:
+        columns = ink[top:bottom].any(axis=0)
+        reach = np.flatnonzero(columns)
+        extent = int(reach[-1] - reach[0] + 1)
+        strokes = np.count_nonzero(np.diff(columns.view(np.int8))) / 2  # letters and parts of them
+        full = columns.sum() > 0.55 * extent
+        if 4 <= bottom - top <= 20 and extent > 0.4 * width and full and strokes > 0.04 * extent:
+            lines.append((int(top), int(bottom)))
+    if len(lines) < 4 or sum(b - t for t, b in lines) < 0.45 * (lines[-1][1] - lines[0][0]):
+        return 0
+    return len(lines)
