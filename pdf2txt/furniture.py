@@ -42,77 +42,124 @@ class PageLines:
     furniture: list[tuple[str, Line]] = field(default_factory=list)  # (kind, line): taken out of ``lines``
 
 
-@dataclass
-class _Candidate:
-    page: int
-    row: Line
-    parts: list[Line]
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A row near the page's upper or lower edge: all that the other pages need to know of it.
+
+    Numbers and strings only, so that it can be written to disk as JSON (``Candidate(*astuple(c))`` reads it back).
+    """
+
+    text: str
     top: bool
     rank: int  # 0: the outermost row
-    gap: float  # free height between this row and the next one towards the page's middle, points
+    away: float  # from the page's edge to the row's middle, points
+    level: float  # rows of one text stand level if ``away`` differs by less, points
+    gap: float  # free height between this row and the next one towards the page's middle, in its own heights
+    alone: str  # what it is without any other page: "page-number", "header", "footer" or "" (no telling)
+    parts: tuple[int, ...]  # its lines, as indices into ``PageLines.lines``
 
     @property
     def key(self) -> str:
-        return re.sub(r"[\W_]+", "", re.sub(r"\d+|\b[ivxlc]+\b", "#", self.row.text.casefold()).replace("#", "0"))
+        return re.sub(r"[\W_]+", "", re.sub(r"\d+|\b[ivxlc]+\b", "#", self.text.casefold()).replace("#", "0"))
+
+
+Row = tuple[str, tuple[int, ...]]  # (kind, indices into ``PageLines.lines``)
 
 
 def remove_furniture(pages: list[PageLines]) -> None:
-    """Move running heads, feet and page numbers of ``pages`` (in order) from ``lines`` to ``furniture``."""
-    candidates = [c for number, page in enumerate(pages) for c in _candidates(number, page)]
-    groups: dict[tuple[bool, str], list[_Candidate]] = defaultdict(list)
-    for c in candidates:
-        if c.key:
-            groups[c.top, c.key].append(c)
-    found: list[tuple[str, _Candidate]] = []
-    for (top, key), group in groups.items():
-        if set(key) == {"0"}:
-            found += [("page-number", c) for c in _counting(group, pages)]
-            continue
-        same = _Levels(group, pages)
-        for c in group:
-            if same.on_other_pages(c, _needed(len(pages))) and same.edge(c):
-                found.append(("header" if top else "footer", c))
-    found = _apart(found)
-    taken = {(c.page, id(c.row)) for _, c in found}
-    for c in candidates:
-        if (c.page, id(c.row)) not in taken and (kind := _alone(c, pages[c.page])):
-            found.append((kind, c))
-    _take(pages, found)
+    """Move running heads, feet and page numbers of ``pages`` (in order) from ``lines`` to ``furniture``.
+
+    The three steps in one: ``candidates`` of every page, ``decide`` for all, ``take`` from every page.
+    """
+    for page, found in zip(pages, decide([candidates(page) for page in pages]), strict=True):
+        take(page, found)
 
 
-def _candidates(number: int, page: PageLines) -> list[_Candidate]:
-    flat = [line for line in page.lines if not line.turn]
+def candidates(page: PageLines) -> list[Candidate]:
+    """Rows of one page that may be furniture: a few at either edge."""
+    flat = [(n, line) for n, line in enumerate(page.lines) if not line.turn]
+    index = {id(line): n for n, line in flat}
     zone = max(_ZONE * page.height, min(_ZONE_POINTS, 0.3 * page.height))
     out = []
     for top in (True, False):
-        near = [a for a in flat if (a.y1 < zone if top else a.y0 > page.height - zone)]
+        near = [a for _, a in flat if (a.y1 < zone if top else a.y0 > page.height - zone)]
         ordered = row_groups(near)
         if not top:
             ordered.reverse()
         for rank, parts in enumerate(ordered[:_ROWS]):
             row = join_row(parts)
             if top:
-                gap = min((a.y0 for a in flat if a.cy > row.y1), default=page.height) - row.y1
+                gap = min((a.y0 for _, a in flat if a.cy > row.y1), default=page.height) - row.y1
             else:
-                gap = row.y0 - max((a.y1 for a in flat if a.cy < row.y0), default=0.0)
-            out.append(_Candidate(number, row, parts, top, rank, gap))
+                gap = row.y0 - max((a.y1 for _, a in flat if a.cy < row.y0), default=0.0)
+            away = row.cy if top else page.height - row.cy
+            out.append(
+                Candidate(
+                    row.text, top, rank, away, _LEVEL * page.height, gap / max(0.1, row.height),
+                    _alone(row, parts, top, rank, page), tuple(index[id(a)] for a in parts),
+                )
+            )  # fmt: skip
     return out
 
 
-def _apart(found: list[tuple[str, _Candidate]]) -> list[tuple[str, _Candidate]]:
+def decide(pages: list[list[Candidate]]) -> list[list[Row]]:
+    """For every page (in order) the rows to take, from the candidates of all."""
+    groups: dict[tuple[bool, str], list[_Placed]] = defaultdict(list)
+    for number, page in enumerate(pages):
+        for c in page:
+            if c.key:
+                groups[c.top, c.key].append((number, c))
+    found: list[tuple[str, _Placed]] = []
+    for (top, key), group in groups.items():
+        if set(key) == {"0"}:
+            found += [("page-number", placed) for placed in _counting(group)]
+            continue
+        same = _Levels(group)
+        for placed in group:
+            if same.on_other_pages(placed, _needed(len(pages))) and same.edge(placed):
+                found.append(("header" if top else "footer", placed))
+    taken: list[dict[tuple[int, ...], str]] = [{} for _ in pages]
+    for kind, (number, c) in _apart(found):
+        taken[number].setdefault(c.parts, kind)
+    for number, page in enumerate(pages):
+        for c in page:
+            if c.alone:
+                taken[number].setdefault(c.parts, c.alone)
+    return [[(kind, parts) for parts, kind in rows.items()] for rows in taken]
+
+
+def take(page: PageLines, rows: list[Row]) -> None:
+    """Move ``rows`` of ``page``, and text that runs up its margin, from ``lines`` to ``furniture``."""
+    gone: set[int] = set()
+    for kind, parts in rows:
+        if not gone & set(parts):  # taken already: on a very low page a row may be near both edges
+            gone |= set(parts)
+            page.furniture.append((kind, join_row([page.lines[n] for n in parts])))
+    for n, line in enumerate(page.lines):
+        # Text that runs up the margin of an upright page (an archive's stamp) belongs to no paragraph.
+        if line.turn and n not in gone and (line.x1 < 0.09 * page.width or line.x0 > 0.91 * page.width):
+            gone.add(n)
+            page.furniture.append(("header", line))
+    page.lines = [a for n, a in enumerate(page.lines) if n not in gone]
+
+
+_Placed = tuple[int, Candidate]  # (index of the page, row)
+
+
+def _apart(found: list[tuple[str, _Placed]]) -> list[tuple[str, _Placed]]:
     """Of the rows found at one edge of a page, those up to the last that a gap parts from the text.
 
     Where a head stands tight on the text no gap tells them apart: then only the outermost row goes. Rows
     deeper in the page that look alike (the same line in two forms) are left in place.
     """
-    edges: dict[tuple[int, bool], list[tuple[str, _Candidate]]] = defaultdict(list)
-    for kind, c in found:
-        edges[c.page, c.top].append((kind, c))
+    edges: dict[tuple[int, bool], list[tuple[str, _Placed]]] = defaultdict(list)
+    for kind, (number, c) in found:
+        edges[number, c.top].append((kind, (number, c)))
     out = []
     for group in edges.values():
-        group.sort(key=lambda kc: kc[1].rank)
-        last = max((c.rank for _, c in group if c.gap > 0.35 * c.row.height), default=0)
-        out += [(kind, c) for kind, c in group if c.rank <= last]
+        group.sort(key=lambda f: f[1][1].rank)
+        last = max((c.rank for _, (_, c) in group if c.gap > 0.35), default=0)
+        out += [f for f in group if f[1][1].rank <= last]
     return out
 
 
@@ -127,53 +174,50 @@ class _Levels:
     A page has at most ``_ROWS`` of them, so that looking past those of one's own page takes constant time.
     """
 
-    def __init__(self, group: list[_Candidate], pages: list[PageLines]) -> None:
-        self.pages = pages
-        self.sorted = sorted(group, key=self._distance)
-        self.distances = [self._distance(c) for c in self.sorted]
-        self.outer = [0, *itertools.accumulate(int(c.rank <= _OUTER) for c in self.sorted)]
-        self.by_page: dict[int, list[_Candidate]] = defaultdict(list)
-        for c in group:
-            self.by_page[c.page].append(c)
+    def __init__(self, group: list[_Placed]) -> None:
+        self.sorted = sorted(group, key=lambda placed: placed[1].away)
+        self.distances = [c.away for _, c in self.sorted]
+        self.outer = [0, *itertools.accumulate(int(c.rank <= _OUTER) for _, c in self.sorted)]
+        self.by_page: dict[int, list[Candidate]] = defaultdict(list)
+        for number, c in group:
+            self.by_page[number].append(c)
 
-    def _distance(self, c: _Candidate) -> float:
-        return c.row.cy if c.top else self.pages[c.page].height - c.row.cy
-
-    def _window(self, c: _Candidate) -> tuple[float, float, int, int]:
+    def _window(self, c: Candidate) -> tuple[float, float, int, int]:
         """Distances level with ``c``, and the slice of ``self.sorted`` that stands there."""
-        at, slack = self._distance(c), _LEVEL * self.pages[c.page].height
-        low, high = at - slack, at + slack
+        low, high = c.away - c.level, c.away + c.level
         return low, high, bisect_right(self.distances, low), bisect_left(self.distances, high)
 
-    def on_other_pages(self, c: _Candidate, needed: int) -> bool:
-        """Level with ``c`` on ``needed`` other pages or more."""
+    def on_other_pages(self, placed: _Placed, needed: int) -> bool:
+        """Level with ``placed`` on ``needed`` other pages or more."""
+        number, c = placed
         _, _, first, last = self._window(c)
         seen: set[int] = set()
         for k in range(first, last):
-            if self.sorted[k].page != c.page:
-                seen.add(self.sorted[k].page)
+            if self.sorted[k][0] != number:
+                seen.add(self.sorted[k][0])
                 if len(seen) >= needed:
                     return True
         return False
 
-    def edge(self, c: _Candidate) -> bool:
+    def edge(self, placed: _Placed) -> bool:
         """At the outer end on most pages where it recurs (body lines may recur, but not as the outermost)."""
+        number, c = placed
         low, high, first, last = self._window(c)
-        own = [o for o in self.by_page[c.page] if o is not c and low < self._distance(o) < high]
+        own = [o for o in self.by_page[number] if o is not c and low < o.away < high]
         outer = self.outer[last] - self.outer[first] - sum(o.rank <= _OUTER for o in own)
         return outer > (last - first - len(own)) // 2
 
 
-def _counting(group: list[_Candidate], pages: list[PageLines]) -> list[_Candidate]:
+def _counting(group: list[_Placed]) -> list[_Placed]:
     """Those that are page numbers: another page's number at the same place is as much higher as that page is."""
-    ahead: dict[int, list[_Candidate]] = defaultdict(list)  # number less page
-    for c in group:
-        if (value := _value(c.row.text)) is not None:
-            ahead[value - c.page].append(c)
+    ahead: dict[int, list[_Placed]] = defaultdict(list)  # number less page
+    for number, c in group:
+        if (value := _value(c.text)) is not None:
+            ahead[value - number].append((number, c))
     out = []
     for members in ahead.values():
-        same = _Levels(members, pages)
-        out += [c for c in members if same.on_other_pages(c, 1)]
+        same = _Levels(members)
+        out += [placed for placed in members if same.on_other_pages(placed, 1)]
     return out
 
 
@@ -189,45 +233,29 @@ def _value(text: str) -> int | None:
     return sum(-d if any(e > d for e in digits[k + 1 : k + 2]) else d for k, d in enumerate(digits))
 
 
-def _alone(c: _Candidate, page: PageLines) -> str:
+def _alone(row: Line, parts: list[Line], top: bool, rank: int, page: PageLines) -> str:
     """What a row at the very edge is without any other page: "page-number", "header" or "" (keep it)."""
-    text = c.row.text.strip()
-    if c.rank < 2 and _STAMP.match(text):
-        return "header" if c.top else "footer"
-    if c.rank:
+    text = row.text.strip()
+    if rank < 2 and _STAMP.match(text):
+        return "header" if top else "footer"
+    if rank:
         return ""
-    rest = [a for a in page.lines if a not in c.parts and not a.turn]
+    rest = [a for a in page.lines if a not in parts and not a.turn]
     if not rest:
         return ""
-    if c.top:
-        gap = min((a.y0 for a in rest if a.cy > c.row.cy), default=page.height) - c.row.y1
+    if top:
+        gap = min((a.y0 for a in rest if a.cy > row.cy), default=page.height) - row.y1
     else:
-        gap = c.row.y0 - max((a.y1 for a in rest if a.cy < c.row.cy), default=0)
-    if c.row.size > _LARGER * median(a.size for a in rest):
+        gap = row.y0 - max((a.y1 for a in rest if a.cy < row.cy), default=0)
+    if row.size > _LARGER * median(a.size for a in rest):
         return ""  # a title, even one that is a number
     number = _NUMBER.fullmatch(text)
-    if number and number.group(2).isdigit() and gap > 0.4 * c.row.height:
+    if number and number.group(2).isdigit() and gap > 0.4 * row.height:
         return "page-number"
     # A short foot beside the page number, far from everything else. No such rule for heads: alone on its
     # page, "ANNUAL REPORT    2023" is a title.
-    if not c.top and gap > 3 * c.row.height and len(c.parts) > 1 and len(text) <= 60:
-        ends = (min(c.parts, key=lambda a: a.x0), max(c.parts, key=lambda a: a.x0))
+    if not top and gap > 3 * row.height and len(parts) > 1 and len(text) <= 60:
+        ends = (min(parts, key=lambda a: a.x0), max(parts, key=lambda a: a.x0))
         if any((m := _NUMBER.fullmatch(a.text.strip())) and m.group(2).isdigit() for a in ends):
             return "footer"
     return ""
-
-
-def _take(pages: list[PageLines], found: list[tuple[str, _Candidate]]) -> None:
-    for kind, c in found:
-        page = pages[c.page]
-        gone = {id(a) for a in c.parts}
-        if not gone <= {id(a) for a in page.lines}:
-            continue  # taken already: on a very low page a row may be near both edges
-        page.lines = [a for a in page.lines if id(a) not in gone]
-        page.furniture.append((kind, c.row))
-    for page in pages:
-        # Text that runs up the margin of an upright page (an archive's stamp) belongs to no paragraph.
-        for line in [a for a in page.lines if a.turn]:
-            if line.x1 < 0.09 * page.width or line.x0 > 0.91 * page.width:
-                page.lines.remove(line)
-                page.furniture.append(("header", line))
