@@ -18,7 +18,7 @@ CAPTION = re.compile(
     r"(?i:figure|fig\.|table|tab\.|abbildung|abb\.|tabelle|listing|algorithm|scheme)\s*[A-Z]?\d+(\.\d+)*"
     r"(\s*[:.–—|]|\s+\W?[A-Z0-9]|\s*$)"
 )
-_FIGURE = re.compile(r"(figure|fig\.|abbildung|abb\.)", re.I)
+FIGURE = re.compile(r"(figure|fig\.|abbildung|abb\.)", re.I)
 _REFERENCES = re.compile(r"(\d+\.?\s+)?(references|bibliography|literature cited|literatur(verzeichnis)?)\s*", re.I)
 _NOTE = re.compile(r"([*†‡§¶]|\d{1,2})\s*\S")
 _MATH = set("=∑∫∏√∂∇≤≥≠≈∈∉∀∃→←↔⇒⇔±×÷∞∝∼⊂⊆∪∩⊗⊕∥⋅")
@@ -81,7 +81,7 @@ def cut_blocks(page: int, regions: list[Region], height: float, style: Style) ->
 def _mark_labels(blocks: list[RawBlock], style: Style) -> None:
     """Scattered labels right above a figure's caption are the figure's, those above a table the table's."""
     for k, block in enumerate(blocks):
-        if block.kind == "caption" and _FIGURE.match(block.lines[0].text):
+        if block.kind == "caption" and FIGURE.match(block.lines[0].text):
             kind, limit = "figure", k
         elif block.kind == "table":
             kind, limit = "table", 3
@@ -100,7 +100,7 @@ def _is_label(block: RawBlock, below: RawBlock, caption: RawBlock, style: Style)
     short = max(a.x1 for a in block.lines) - min(a.x0 for a in block.lines) < 0.6 * (caption.box[2] - caption.box[0])
     scattered = any("\t" in a.text for a in block.lines)
     text = " ".join(a.text for a in block.lines)
-    prose = _longest_prose(text) >= 7 and text.rstrip().endswith(_ENDS)
+    prose = longest_prose(text) >= 7 and text.rstrip().endswith(_ENDS)
     if caption.kind == "table":  # the head of its columns: right above, no wider, no sentence
         (x0, _, x1, y1), (left, _, right, _), size = block.box, caption.box, block.lines[0].size
         inside = x0 > left - 2 and x1 < right + 2 and below.box[1] - y1 < size
@@ -212,12 +212,12 @@ def _kind(block: RawBlock, style: Style, height: float) -> str:
     if BULLET.match(text):
         return "list"
     symbols = sum(ch in _MATH for ch in text)
-    if symbols and len(lines) <= 4 and words <= 40 and _longest_prose(text) < 4:
+    if symbols and len(lines) <= 4 and words <= 40 and longest_prose(text) < 4:
         return "equation"
     return "text"
 
 
-def _longest_prose(text: str) -> int:
+def longest_prose(text: str) -> int:
     """Length of the longest run of ordinary words."""
     best = run = 0
     for word in text.split():

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from pdf2txt import layout_model, ocr, textlayer
+from pdf2txt import apart, drawings, layout_model, ocr, textlayer
 from pdf2txt.assemble import PageInfo, assemble
 from pdf2txt.blocks import RawBlock, body_style, cut_blocks, mark_sections
 from pdf2txt.engines import Engines, resolve
@@ -211,7 +211,8 @@ class _Converter:
         width, height = layer.frame.size
         info = PageInfo(number, width, height, layer.frame.rotation, "text-layer", 1.0 - min(1.0, layer.bad))
         turned = (layer.frame.rotation - page.get_rotation()) % 360
-        return _Page(info, PageLines(width, height, layer.lines), turned)
+        drawn = drawings.read(page, layer.frame)
+        return _Page(info, PageLines(width, height, layer.lines, drawn=drawn), turned)
 
     def _needs_ocr(self, page: Any, layer: textlayer.TextLayer) -> str:
         """Why the text layer will not do, "" where it will."""
@@ -280,6 +281,7 @@ class _Converter:
         )  # fmt: skip
 
     def _regions(self, page: _Page) -> list[Region]:
+        aside = apart.sort_out(page.lines, page.info.number, self.settings)
         upright = [a for a in page.lines.lines if not a.turn]
         sideways = [a for a in page.lines.lines if a.turn]
         reading = Reading([], True)
@@ -288,7 +290,8 @@ class _Converter:
         if upright and (self.engines.layout == "rapid" or (self.engines.layout == "auto" and not reading.sure)):
             reading = self._ask_model(page, upright) or read_order(upright)
         # Labels of vertical axes and the like: after the page's text, from left to right.
-        return reading.regions + [Region([a], "figure") for a in sorted(sideways, key=lambda a: a.x0)]
+        labels = [Region([a], "figure") for a in sorted(sideways, key=lambda a: a.x0)]
+        return apart.put_back(reading.regions + labels, aside)
 
     def _ask_model(self, page: _Page, upright: list[Line]) -> Reading | None:
         number = page.info.number

@@ -14,6 +14,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from statistics import median
 
+from pdf2txt.drawings import Drawings
 from pdf2txt.order import row_groups
 from pdf2txt.spans import Line, join_row
 
@@ -40,6 +41,7 @@ class PageLines:
     height: float
     lines: list[Line]
     furniture: list[tuple[str, Line]] = field(default_factory=list)  # (kind, line): taken out of ``lines``
+    drawn: Drawings = field(default_factory=Drawings)
 
 
 @dataclass(frozen=True, slots=True)

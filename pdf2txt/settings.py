@@ -54,6 +54,22 @@ class Pdf2txtSettings(BaseModel):
         description="Keep running heads, feet and page numbers in the text. They break sentences that run "
         "over a page, so off is better for training.",
     )
+    figures: Literal["drop", "keep"] = Field(
+        default="drop",
+        description="Words inside drawings and charts (ticks, legends, boxes of a diagram). drop: left out, "
+        "since scattered labels are no language to learn from; keep: one block in front of the caption. "
+        "Captions always stay, and so does text in a frame that reads as sentences.",
+    )
+    margin_boxes: Literal["drop", "end"] = Field(
+        default="drop",
+        description="Publication data in the margin of a first page (DOI, dates of submission, editor, licence). "
+        "drop: left out, the same lines stand on every article of a journal; end: at the page's end.",
+    )
+    footnotes: Literal["end", "inline", "drop"] = Field(
+        default="end",
+        description="Notes at the foot of a page or column. end: after the page's text, so that they break no "
+        "sentence; inline: where the column ends in which they stand; drop: left out.",
+    )
     page_seconds: float = Field(
         default=60.0,
         gt=0,
