@@ -28,8 +28,8 @@ _BLURB = 25  # words without any sign of publication data: a paragraph that some
 # Words of the publication data of a journal's or a preprint's first page.
 _DATA = re.compile(
     r"\b(doi|issn|isbn|arxiv|orcid|received|revised|accepted|submitted|published|publication|available online"
-    r"|citation|cite|copyright|licen[sc]ed?|licen[sc]ee|creative commons|open access|correspondence|corresponding author"
-    r"|editor|edited by|reviewe[dr]s?( by)?|eingereicht|angenommen|veröffentlicht|lizenz)\b|©",
+    r"|citation|cite|copyright|licen[sc]ed?|licen[sc]ee|creative commons|open access|correspondence"
+    r"|corresponding author|editor|edited by|reviewe[dr]s?( by)?|eingereicht|angenommen|veröffentlicht|lizenz)\b|©",
     re.I,
 )
 
@@ -161,7 +161,7 @@ def publication_data(lines: list[Line]) -> list[Line]:
         box = [a for a in side if a.size < 0.95 * size and a.y1 < bottom + size]
         if len(box) < 3 or len(box) < 0.9 * len(side):
             continue
-        x0, y0, x1, y1 = bounding_box(box)
+        x0, _, x1, y1 = bounding_box(box)
         if x1 - x0 > _NARROW * (right - left) or y1 < top:
             continue
         text = "\n".join(a.text for a in sorted(box, key=lambda a: (a.cy, a.x0)))

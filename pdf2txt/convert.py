@@ -19,7 +19,7 @@ from pdf2txt.assemble import PageInfo, assemble
 from pdf2txt.blocks import RawBlock, body_style, cut_blocks, mark_sections
 from pdf2txt.engines import Engines, resolve
 from pdf2txt.errors import may_pass
-from pdf2txt.furniture import PageLines, remove_furniture
+from pdf2txt.furniture import Labels, PageLines, remove_furniture
 from pdf2txt.order import Reading, Region, read_order
 from pdf2txt.render import page_image, poppler_pages, scale_for
 from pdf2txt.repair import repair
@@ -253,7 +253,7 @@ class _Converter:
     def _document(self, pages: list[_Page], total: int) -> Document:
         self.on_page(0, total, "document")
         if not self.settings.keep_headers:
-            remove_furniture([p.lines for p in pages])
+            remove_furniture([p.lines for p in pages], lambda n: self._labels(pages[n]))
         regions = []
         for p in pages:
             self.on_page(p.info.number, total, "order")
@@ -294,21 +294,40 @@ class _Converter:
         return apart.put_back(reading.regions + labels, aside)
 
     def _ask_model(self, page: _Page, upright: list[Line]) -> Reading | None:
-        number = page.info.number
         try:
-            import numpy as np
-
-            source = self.pdf[number - 1] if self.pdf is not None else None
-            scale = layout_model.scale_for(page.info.width, page.info.height)
-            image = page_image(self.path, source, number, scale, self.engines.render)
-            if page.turned:
-                image = np.ascontiguousarray(np.rot90(image, -(page.turned // 90)))
-            return layout_model.read_order(upright, image, scale)
+            return layout_model.read_order(upright, *self._image(page))
         except Exception as error:  # layout is a help, not a need: geometry alone will do
             if may_pass(error):
                 raise
-            self.warnings.append(f"page {number}: layout model failed ({type(error).__name__}: {error})")
+            self._model_failed(page, error)
             return None
+
+    def _labels(self, page: _Page) -> Labels:
+        """What the layout model sees on a page, nothing where the user wants geometry alone."""
+        if self.engines.layout == "geometry":
+            return []
+        try:
+            return layout_model.labels(*self._image(page))
+        except Exception as error:
+            if may_pass(error):
+                raise
+            self._model_failed(page, error)
+            return []
+
+    def _image(self, page: _Page) -> tuple[Any, float]:
+        """(upright page image for the layout model, its pixels per point)."""
+        import numpy as np
+
+        number = page.info.number
+        source = self.pdf[number - 1] if self.pdf is not None else None
+        scale = layout_model.scale_for(page.info.width, page.info.height)
+        image = page_image(self.path, source, number, scale, self.engines.render)
+        if page.turned:
+            image = np.ascontiguousarray(np.rot90(image, -(page.turned // 90)))
+        return image, scale
+
+    def _model_failed(self, page: _Page, error: Exception) -> None:
+        self.warnings.append(f"page {page.info.number}: layout model failed ({type(error).__name__}: {error})")
 
 
 def _is_gibberish(text: str) -> bool:
