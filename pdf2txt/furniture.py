@@ -248,15 +248,19 @@ def _blocks(
     out: dict[int, tuple[int, tuple[str, ...]]] = {}
     begin = number = 0
     beside = False
+    steps = [abs(b[0].cy - a[0].cy) for a, b in itertools.pairwise(rows)]
     for rank, (row, _, gap) in enumerate(rows):
         ruled = _rule(row, rows, rank, top, page)
-        if not (gap > 0.8 or ruled or alone[rank]):
+        # Printed books part their heads by half a line only: wider than the lines of the text beside it.
+        usual = median(steps[rank + 1 :]) if len(steps) - rank > 2 else 0.0
+        loose = 0 < usual < steps[rank] / 1.35 and row.height < 1.2 * rows[rank + 1][0].height
+        if not (gap > 0.8 or loose or ruled or alone[rank]):
             continue
         if number > 2 or rank + 1 - begin > _BLOCK_ROWS:
             break
         block = rows[begin : rank + 1]
         beside = beside or any(a == "page-number" for a in alone[begin : rank + 1])
-        seen = _witnesses(block, gap, ruled, beside, top, page)
+        seen = _witnesses(block, gap > 1 or loose, ruled, beside, top, page)
         for k in range(begin, rank + 1):
             out[k] = (number, seen)
         if not all(alone[k] == "page-number" for k in range(begin, rank + 1)) or gap > 0.8:
@@ -282,7 +286,7 @@ def _rule(row: Line, rows: list[tuple[Line, list[Line], float]], rank: int, top:
 
 
 def _witnesses(
-    block: list[tuple[Line, list[Line], float]], gap: float, ruled: bool, beside: bool, top: bool, page: PageLines
+    block: list[tuple[Line, list[Line], float]], apart: bool, ruled: bool, beside: bool, top: bool, page: PageLines
 ) -> tuple[str, ...]:
     """What speaks for a block of rows at the edge being furniture (see the module)."""
     lines = [a for _, parts, _ in block for a in parts]
@@ -298,7 +302,7 @@ def _witnesses(
     if not top and _NOTE.match(block[-1][0].text.strip()) and _number(block[-1][1]) < 0:
         return ()  # a footnote
     seen = []
-    if gap > 1.0:
+    if apart:
         seen.append("apart")
     if ruled:
         seen.append("ruled")
