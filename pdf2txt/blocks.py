@@ -20,6 +20,7 @@ CAPTION = re.compile(
 )
 FIGURE = re.compile(r"(figure|fig\.|abbildung|abb\.)", re.I)
 _REFERENCES = re.compile(r"(\d+\.?\s+)?(references|bibliography|literature cited|literatur(verzeichnis)?)\s*", re.I)
+_SECTION = re.compile(r"(\d{1,2}(\.\d{1,2})*\.?|[IVX]{1,5}\.?|[A-Z]\.|chapter|part|appendix|kapitel|teil)\s", re.I)
 _NOTE = re.compile(r"([*†‡§¶]|\d{1,2})\s*\S")
 _MATH = set("=∑∫∏√∂∇≤≥≠≈∈∉∀∃→←↔⇒⇔±×÷∞∝∼⊂⊆∪∩⊗⊕∥⋅")
 _ENDS = tuple(".!?:;…。！？")
@@ -42,6 +43,10 @@ class RawBlock:
     def confidence(self) -> float:
         letters = sum(len(a.text) for a in self.lines) or 1
         return sum(a.confidence * len(a.text) for a in self.lines) / letters
+
+    def as_line(self) -> Line:
+        """The block as one line, for where its place and words matter but not its lines."""
+        return Line(" ".join(a.text for a in self.lines), *self.box, self.lines[0].size, confidence=self.confidence)
 
 
 @dataclass(frozen=True)
@@ -143,6 +148,8 @@ def _cut(lines: list[Line]) -> list[list[Line]]:
 def _breaks(block: list[Line], before: Line, line: Line, column: list[Line], step: float) -> bool:
     """Whether ``line`` begins a block of its own after ``before``, the last line of ``block``."""
     size = max(before.size, line.size)
+    if _one_heading(before, line, column):
+        return False
     table_before, table = "\t" in before.text, "\t" in line.text
     if table and table_before:
         return line.cy - before.cy > 2.5 * step
@@ -171,6 +178,29 @@ def _breaks(block: list[Line], before: Line, line: Line, column: list[Line], ste
     if line.x0 < before.x0 - 0.8 * size and len(block) > 1 and _hangs(block, before):
         return True  # back to the margin after hanging lines: the next entry
     return before.x1 < right - 0.2 * width and before.text.rstrip().endswith(_ENDS) and line.text[:1].isupper()
+
+
+def _one_heading(before: Line, line: Line, column: list[Line]) -> bool:
+    """Two lines of one title or heading: of the same looks, larger than the column's text, and tight.
+
+    Under a line aligned left a further one belongs to it only if its first word found no room up there, since
+    headings of two levels may look alike. A section's number begins a heading of its own.
+    """
+    size = before.size
+    if abs(line.size - size) > 0.04 * size or before.bold != line.bold or "\t" in before.text + line.text:
+        return False
+    if size < 1.1 * median(a.size for a in column) or not 0 < line.cy - before.cy < 1.5 * size:
+        return False
+    if _SECTION.match(line.text) or BULLET.match(line.text):
+        return False
+    if abs((before.x0 + before.x1) - (line.x0 + line.x1)) < size and abs(before.x0 - line.x0) > 0.3 * size:
+        return True  # centred
+    hanging = bool(_SECTION.match(before.text)) and 0 < line.x0 - before.x0 < 4 * size
+    if abs(before.x0 - line.x0) > 0.3 * size and not hanging:
+        return False
+    word = line.text.split()[0]
+    room = max(a.x1 for a in column) - before.x1
+    return line.text[:1].islower() or room < 0.45 * size * (len(word) + 1) + 0.3 * size
 
 
 def _step(block: list[Line], step: float) -> float:

@@ -19,7 +19,9 @@ from pdf2txt.assemble import PageInfo, assemble
 from pdf2txt.blocks import RawBlock, body_style, cut_blocks, mark_sections
 from pdf2txt.engines import Engines, resolve
 from pdf2txt.errors import may_pass
+from pdf2txt.footnotes import arrange_notes
 from pdf2txt.furniture import Labels, PageLines, remove_furniture
+from pdf2txt.linenumbers import remove_line_numbers
 from pdf2txt.order import Reading, Region, read_order
 from pdf2txt.render import page_image, poppler_pages, scale_for
 from pdf2txt.repair import repair
@@ -252,6 +254,8 @@ class _Converter:
 
     def _document(self, pages: list[_Page], total: int) -> Document:
         self.on_page(0, total, "document")
+        if self.settings.line_numbers == "drop":
+            remove_line_numbers([p.lines for p in pages])
         if not self.settings.keep_headers:
             remove_furniture([p.lines for p in pages], lambda n: self._labels(pages[n]))
         regions = []
@@ -264,6 +268,9 @@ class _Converter:
         for p, page_regions in zip(pages, regions, strict=True):
             blocks += cut_blocks(p.info.number, page_regions, p.info.height, style)
         mark_sections(blocks, style)
+        blocks, notes = arrange_notes(blocks, self.settings.footnotes)
+        for note in notes:
+            pages[note.page - 1].lines.furniture.append(("footnote", note.as_line()))
         infos = [replace(p.info, furniture=tuple(p.lines.furniture)) for p in pages]
         done = assemble(infos, blocks)
         status = "ok"

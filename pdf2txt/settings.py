@@ -70,6 +70,11 @@ class Pdf2txtSettings(BaseModel):
         description="Notes at the foot of a page or column. end: after the page's text, so that they break no "
         "sentence; inline: where the column ends in which they stand; drop: left out.",
     )
+    line_numbers: Literal["drop", "keep"] = Field(
+        default="drop",
+        description="Numbers of lines in the margin of manuscripts, drafts and poems. drop: they would stand "
+        "in the middle of sentences.",
+    )
     page_seconds: float = Field(
         default=60.0,
         gt=0,
