@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from pdf2txt.order import Region
@@ -21,7 +21,8 @@ CAPTION = re.compile(
 FIGURE = re.compile(r"(figure|fig\.|abbildung|abb\.)", re.I)
 _REFERENCES = re.compile(r"(\d+\.?\s+)?(references|bibliography|literature cited|literatur(verzeichnis)?)\s*", re.I)
 _SECTION = re.compile(r"(\d{1,2}(\.\d{1,2})*\.?|[IVX]{1,5}\.?|[A-Z]\.|chapter|part|appendix|kapitel|teil)\s", re.I)
-_NOTE = re.compile(r"([*†‡§¶]|\d{1,2})\s*\S")
+_NOTE = re.compile(r"([*∗†‡§¶]|\d{1,2}(?!\d))\s*\S")
+_TIGHT = re.compile(r"^(\d{1,2})(?=[^\W\d_]{2}|[A-ZÄÖÜ“\"‘])")
 _MATH = set("=∑∫∏√∂∇≤≥≠≈∈∉∀∃→←↔⇒⇔±×÷∞∝∼⊂⊆∪∩⊗⊕∥⋅")
 _ENDS = tuple(".!?:;…。！？")
 
@@ -77,10 +78,40 @@ def cut_blocks(page: int, regions: list[Region], height: float, style: Style) ->
         for lines in _cut(region.lines):
             block = RawBlock(page, lines, region.kind or "text", number)
             if block.kind == "text":
-                block.kind = _kind(block, style, height)
+                block.kind = _kind(block, style)
             out.append(block)
     _mark_labels(out, style)
+    for _, column in itertools.groupby(out, key=lambda b: b.region):
+        _mark_notes(list(column), style, height)
     return out
+
+
+def _mark_notes(column: list[RawBlock], style: Style, height: float) -> None:
+    """Small blocks that end a column under larger text are footnotes if the first begins with a note's mark.
+
+    Small lists that fill their column or follow a heading are none: references are set small, too.
+    """
+    k = len(column)
+    while k and column[k - 1].kind in ("text", "list", "equation") and _small(column[k - 1], style):
+        k -= 1
+    first = k
+    if first == len(column) or column[first].box[1] < 0.4 * height or not _NOTE.match(column[first].lines[0].text):
+        return
+    above = column[first - 1] if first else None
+    if above is None:
+        apart = column[first].box[1] > 0.7 * height  # a strip of its own under several columns
+    else:
+        apart = above.kind not in ("heading", "title") and not _small(above, style)
+    if apart:
+        for block in column[first:]:
+            block.kind = "footnote"
+            # A raised mark stands tight on its note: "1See the ledger."
+            text = _TIGHT.sub(r"\1 ", block.lines[0].text)
+            block.lines[0] = replace(block.lines[0], text=text)
+
+
+def _small(block: RawBlock, style: Style) -> bool:
+    return block.lines[0].size < 0.93 * style.size
 
 
 def _mark_labels(blocks: list[RawBlock], style: Style) -> None:
@@ -222,16 +253,13 @@ def _flows(before: Line, line: Line, column: list[Line]) -> bool:
     return full and abs(line.x0 - before.x0) < 0.3 * line.size and not before.text.rstrip().endswith(_ENDS)
 
 
-def _kind(block: RawBlock, style: Style, height: float) -> str:
+def _kind(block: RawBlock, style: Style) -> str:
     lines = block.lines
     text = " ".join(a.text for a in lines)
     if sum("\t" in a.text for a in lines) >= max(2, 0.6 * len(lines)):
         return "table"
     if CAPTION.match(text) and (len(text) < 400 or lines[0].size < style.size):
         return "caption"
-    small = lines[0].size < 0.93 * style.size
-    if small and lines[0].y0 > 0.6 * height and _NOTE.match(text):
-        return "footnote"
     larger = lines[0].size > 1.08 * style.size
     heavy = all(a.bold for a in lines) and not style.bold
     words = len(text.split())
