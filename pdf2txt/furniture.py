@@ -45,6 +45,7 @@ _PERIODICAL = re.compile(
     r"\b(e-?|p-?)?issn\b|\bdoi\b|https?:|\bwww\.|©|\(c\) ?\d{4}|\bvol(ume)?\b\.?\s*\d|\bno\.\s*\d|\bet al\b"
     r"|\bpage \d+ of \d+|\b(19|20)\d\d,? \d+\s*[:(,]|\d+\s*\(\d+\)|\d{2,}\s*[–-]\s*\d{2,}", re.I,
 )  # fmt: skip
+_PAGE = re.compile(r"\b(?:page|seite|p\.)\s*(\d{1,4})\b", re.I)
 _YEAR = re.compile(r"(1[6-9]|20)\d\d")
 _NOTE = re.compile(r"[*∗†‡§¶]|\[?\d{1,3}[\])]?[\s\x02]*[A-Za-z]")
 _NUMBER = re.compile(r"(page\s+)?[-–—|\s\[(]*(\d{1,4}|[ivxlc]{1,7})[-–—|\s\])]*(\s*(of|/|\|)\s*\d{1,4})?", re.I)
@@ -235,9 +236,8 @@ def _enough(witnesses: tuple[str, ...], label: bool) -> bool:
         return False
     words = seen & {"number", "periodical", "continued"}
     if label:
-        return len(seen) >= 3 or (
-            len(seen) == 2 and (bool(seen & {"small", "periodical", "continued"}) or "prose" in witnesses)
-        )
+        numbered = "number" in seen and "prose" in witnesses  # on a form or an invoice a number may be any
+        return len(seen) >= 3 or (len(seen) == 2 and (numbered or bool(seen & {"small", "periodical", "continued"})))
     return (len(seen) >= 4 and bool(words)) or {"number", "continued", "apart"} <= seen
 
 
@@ -308,7 +308,8 @@ def _witnesses(
         seen.append("ruled")
     if max(a.size for a in lines) < 0.94 * size:
         seen.append("small")
-    if beside or any(_number(parts) >= 0 for _, parts, _ in block):
+    # A section's number is followed by its title at once; a page number stands apart from the name beside it.
+    if beside or any(_number(parts) >= 0 and (len(parts) > 1 or _PAGE.search(row.text)) for row, parts, _ in block):
         seen.append("number")
     if any(_PERIODICAL.search(row.text) for row, _, _ in block):
         seen.append("periodical")
@@ -354,7 +355,7 @@ def _number(parts: list[Line]) -> int:
         match = _NUMBER.fullmatch(text)
         if match and match.group(2).isdigit() and not _YEAR.fullmatch(match.group(2)):
             return int(match.group(2))
-    page = re.search(r"\b(?:page|seite|p\.)\s*(\d{1,4})\b", " ".join(a.text for a in parts), re.I)
+    page = _PAGE.search(" ".join(a.text for a in parts))
     return int(page.group(1)) if page else -1
 
 

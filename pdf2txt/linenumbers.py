@@ -3,7 +3,7 @@
 They are a run of whole numbers that stand in one column beside the text, rise by one from line to line (or by
 five every fifth line) and have the text's own line distance. What else is numbered differs in one of these:
 the items of a list and the rows of a table begin something new, while the lines of a numbered text break off
-in mid-sentence; verse numbers stand where a verse begins; a table's index has short cells beside it.
+in mid-sentence; verse numbers stand where a verse begins; a table's index has cells beside it that do not fill the line.
 
 Three steps, as for running heads: ``candidates`` of each page, ``decide`` for all pages, ``take`` from each.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -33,13 +34,15 @@ class Numbered:
 
     side: str  # "left" | "right" of its text
     value: int
-    edge: float  # the end that is aligned with the others' (the right one), points from the page's left
+    start: float  # its left and right end, points from the page's left; one is aligned with the others'
+    end: float
     y: float  # of its middle, points from the page's top
     height: float
     index: int  # in ``PageLines.lines``
     joined: bool  # the line holds the text as well
     letters: int  # of the text beside it
     inside: bool  # that text begins in mid-sentence
+    full: bool  # and reaches the right edge of the page's text, or nearly
 
 
 def candidates(page: PageLines) -> list[Numbered]:
@@ -47,8 +50,10 @@ def candidates(page: PageLines) -> list[Numbered]:
     lines = [(n, a) for n, a in enumerate(page.lines) if not a.turn]
     bare = [(n, a) for n, a in lines if _NUMBER.fullmatch(a.text.strip())]
     text = [a for _, a in lines if not _NUMBER.fullmatch(a.text.strip())]
-    if len(text) < _SPARSE:
+    if not text:
         return []
+    x0, x1 = min(a.x0 for a in text), max(a.x1 for a in text)
+    edge = x1 - 0.15 * (x1 - x0)
     out = []
     for n, a in bare:
         beside = [b for b in text if same_row(a, b)]
@@ -56,21 +61,39 @@ def candidates(page: PageLines) -> list[Numbered]:
         left = all(b.x0 >= a.x1 - 1 for b in beside) and a.x0 < page.width / 2
         right = all(b.x1 <= a.x0 + 1 for b in beside) and a.x0 > page.width / 2
         if left or right:
-            out.append(_found("left" if left else "right", a, n, int(a.text), words, False, a.x1))
+            full = max((b.x1 for b in beside), default=0.0) > edge
+            out.append(_found("left" if left else "right", a, n, int(a.text), words, False, (a.x0, a.x1), full))
     for n, a in lines:
         if match := _LEADING.match(a.text):
-            out.append(_found("left", a, n, int(match.group(1)), a.text[match.end() :], True, _end(a, match.end(1))))
+            words = a.text[match.end() :]
+            out.append(
+                _found("left", a, n, int(match.group(1)), words, True, (a.x0, _digits(a, match.end(1))), a.x1 > edge)
+            )
         if match := _TRAILING.search(a.text):
-            out.append(_found("right", a, n, int(match.group(1)), a.text[: match.start()], True, a.x1))
+            words = a.text[: match.start()]
+            out.append(
+                _found(
+                    "right",
+                    a,
+                    n,
+                    int(match.group(1)),
+                    words,
+                    True,
+                    (a.x1 - 0.5 * a.size * len(match.group(1)), a.x1),
+                    a.x1 > edge,
+                )
+            )
     return sorted(out, key=lambda c: c.y)
 
 
-def _found(side: str, a: Line, index: int, value: int, words: str, joined: bool, edge: float) -> Numbered:
+def _found(
+    side: str, a: Line, index: int, value: int, words: str, joined: bool, span: tuple[float, float], full: bool
+) -> Numbered:
     inside = words.lstrip("\"'“‘(")[:1].islower()
-    return Numbered(side, value, edge, a.cy, a.height, index, joined, sum(ch.isalpha() for ch in words), inside)
+    return Numbered(side, value, *span, a.cy, a.height, index, joined, sum(ch.isalpha() for ch in words), inside, full)
 
 
-def _end(a: Line, characters: int) -> float:
+def _digits(a: Line, characters: int) -> float:
     """About where the first ``characters`` (digits, half a font size wide) of a line end."""
     return a.x0 + 0.5 * a.size * characters
 
@@ -87,11 +110,12 @@ def decide(pages: list[list[Numbered]]) -> list[list[Numbered]]:
         sides[run[0].side].extend(run)
     side, known = max(sides.items(), key=lambda s: len(s[1]))
     step = _step(max(proved, key=len))
-    edge, pitch = median(c.edge for c in known), _pitch(max(proved, key=len))
+    start, end = median(c.start for c in known), median(c.end for c in known)
+    pitch = _pitch(max(proved, key=len))
     out = []
     for page, run in zip(pages, sure, strict=True):
         if not run and len(proved) * 2 >= len([p for p in pages if p]):
-            at = [c for c in page if c.side == side and abs(c.edge - edge) < 0.8 * c.height]
+            at = [c for c in page if c.side == side and min(abs(c.start - start), abs(c.end - end)) < 0.8 * c.height]
             run = max(_runs(at, step), key=len, default=[])
             if len(run) > 1 and abs(_pitch(run) - pitch) > 0.2 * pitch:
                 run = []
@@ -140,7 +164,8 @@ def _run(page: list[Numbered]) -> list[Numbered]:
     best: list[Numbered] = []
     for side in ("left", "right"):
         numbers = [c for c in page if c.side == side]
-        for column in _columns(numbers):
+        columns = _columns(numbers, lambda c: c.end) + _columns(numbers, lambda c: c.start)
+        for column in columns:
             for step in _STEPS:
                 runs = [r for r in _runs(column, step) if len(r) >= 3]
                 whole = list(itertools.chain.from_iterable(runs))
@@ -153,11 +178,11 @@ def _run(page: list[Numbered]) -> list[Numbered]:
     return best
 
 
-def _columns(numbers: list[Numbered]) -> list[list[Numbered]]:
-    """Numbers whose right ends are aligned."""
+def _columns(numbers: list[Numbered], edge: Callable[[Numbered], float]) -> list[list[Numbered]]:
+    """Numbers whose ends are aligned."""
     out: list[list[Numbered]] = []
-    for c in sorted(numbers, key=lambda c: c.edge):
-        if out and c.edge - out[-1][-1].edge < 0.25 * c.height:
+    for c in sorted(numbers, key=edge):
+        if out and edge(c) - edge(out[-1][-1]) < 0.25 * c.height:
             out[-1].append(c)
         else:
             out.append([c])
@@ -200,6 +225,6 @@ def _proved(run: list[Numbered], step: int) -> bool:
     if step > 1:
         # Sparse numbers stand beside the text, never in it, and count its lines.
         return all(not c.joined for c in run) and len(beside) >= 0.6 * len(run)
-    prose = sum(c.letters >= 20 for c in beside) >= 0.6 * len(beside)
+    prose = sum(c.letters >= 20 and c.full for c in beside) >= 0.6 * len(beside)
     inside = sum(c.inside for c in beside) >= 0.3 * len(beside)
     return len(beside) >= 0.5 * len(run) and prose and inside

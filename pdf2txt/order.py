@@ -213,7 +213,8 @@ def _bands(lines: list[Line], at: float) -> list[_Band]:
     ordered = sorted(lines, key=lambda a: a.cy)
     for n, line in enumerate(ordered):
         across = line.x0 < at - 1 and line.x1 > at + 1
-        if across or _ends_crossing(ordered, n, bands[-1]) or any(same_row(line, c) and abs(c.cy - line.cy) < 0.3 * c.height for c in crossing):
+        level = any(same_row(line, c) and abs(c.cy - line.cy) < 0.3 * c.height for c in crossing)
+        if across or level or _ends_crossing(ordered, n, bands[-1]):
             if bands[-1].left or bands[-1].right:
                 bands.append(_Band([], [], []))
             bands[-1].crossing.append(line)
