@@ -3,7 +3,8 @@
 They are a run of whole numbers that stand in one column beside the text, rise by one from line to line (or by
 five every fifth line) and have the text's own line distance. What else is numbered differs in one of these:
 the items of a list and the rows of a table begin something new, while the lines of a numbered text break off
-in mid-sentence; verse numbers stand where a verse begins; a table's index has cells beside it that do not fill the line.
+in mid-sentence; verse numbers stand where a verse begins; a table's index has cells beside it that do not
+fill the line.
 
 Three steps, as for running heads: ``candidates`` of each page, ``decide`` for all pages, ``take`` from each.
 """
@@ -167,6 +168,8 @@ def _run(page: list[Numbered]) -> list[Numbered]:
         columns = _columns(numbers, lambda c: c.end) + _columns(numbers, lambda c: c.start)
         for column in columns:
             for step in _STEPS:
+                if any(c.value % step for c in column):
+                    continue  # the lines between are numbered as well
                 runs = [r for r in _runs(column, step) if len(r) >= 3]
                 whole = list(itertools.chain.from_iterable(runs))
                 if (

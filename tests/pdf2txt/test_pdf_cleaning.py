@@ -8,10 +8,12 @@ import pytest
 
 from pdf2txt.settings import Pdf2txtSettings
 
-WORDS = (
-    "harbour ledger vessel cargo master evening trade column school office copy governor bank box stair hand".split()
+TEXT = "harbour ledger vessel cargo master evening trade column school office copy governor bank box stair hand"
+WORDS = TEXT.split()
+PAGE = (
+    "#set page(width: 595pt, height: 842pt, margin: (left: {}pt, rest: 60pt))\n"
+    "#set text(size: 10pt, hyphenate: false)\n"
 )
-PAGE = "#set page(width: 595pt, height: 842pt, margin: (left: {}pt, rest: 60pt))\n#set text(size: 10pt, hyphenate: false)\n"
 
 
 def settings(**chosen: str) -> Pdf2txtSettings:
@@ -25,7 +27,8 @@ def prose(sentences: int, seed: int = 1) -> str:
 
 def beside(box: str, body: str, side: str = "left") -> str:
     """A box of small print in the margin of the first page."""
-    place = f"#place({side} + top, dx: {'-125pt' if side == 'left' else '130pt'}, dy: 60pt)[#box(width: 105pt)[#text(7.5pt)[{box}]]]\n"
+    shift = "-125pt" if side == "left" else "130pt"
+    place = f"#place({side} + top, dx: {shift}, dy: 60pt)[#box(width: 105pt)[#text(7.5pt)[{box}]]]\n"
     left = 160 if side == "left" else 60
     page = PAGE.format(left) if side == "left" else PAGE.format(60).replace("rest: 60pt", "right: 180pt, rest: 60pt")
     return f"{page}#text(16pt)[Ledgers of the North]\n\n{place}{body}"
@@ -62,13 +65,15 @@ def test_other_boxes_in_the_margin_stay(read, box: str):
 
 
 CHART = "".join(
-    f"#place(dx: {30 * k}pt, dy: {100 - k * k}pt, circle(radius: 12pt))#place(dx: {30 * k}pt, dy: 115pt, text(7pt)[{5 * k}.{k}])"
+    f"#place(dx: {30 * k}pt, dy: {100 - k * k}pt, circle(radius: 12pt))"
+    f"#place(dx: {30 * k}pt, dy: 115pt, text(7pt)[{5 * k}.{k}])"
     for k in range(8)
 )
 
 
 def figure(inside: str, caption: str) -> str:
-    return f"{PAGE.format(60)}{prose(6)}\n\n#box(width: 260pt, height: 130pt)[{inside}]\n\n#text(9pt)[{caption}]\n\n{prose(6, 2)}"
+    picture = f"#box(width: 260pt, height: 130pt)[{inside}]\n\n#text(9pt)[{caption}]"
+    return f"{PAGE.format(60)}{prose(6)}\n\n{picture}\n\n{prose(6, 2)}"
 
 
 def test_labels_inside_a_chart(read):
