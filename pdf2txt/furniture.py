@@ -308,8 +308,7 @@ def _witnesses(
         seen.append("ruled")
     if max(a.size for a in lines) < 0.94 * size:
         seen.append("small")
-    # A section's number is followed by its title at once; a page number stands apart from the name beside it.
-    if beside or any(_number(parts) >= 0 and (len(parts) > 1 or _PAGE.search(row.text)) for row, parts, _ in block):
+    if beside or any(_is_paged(row, parts) for row, parts, _ in block):
         seen.append("number")
     if any(_PERIODICAL.search(row.text) for row, _, _ in block):
         seen.append("periodical")
@@ -357,6 +356,12 @@ def _number(parts: list[Line]) -> int:
             return int(match.group(2))
     page = _PAGE.search(" ".join(a.text for a in parts))
     return int(page.group(1)) if page else -1
+
+
+def _is_paged(row: Line, parts: list[Line]) -> bool:
+    """A page number apart from the name beside it; one of a section is low, and its title follows at once."""
+    number = _number(parts)
+    return number >= 0 and (len(parts) > 1 or number >= 100 or bool(_PAGE.search(row.text)))
 
 
 def _numbered(pages: list[list[Candidate]]) -> list[tuple[str, _Placed]]:
