@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from pdf2txt.order import Region
@@ -17,9 +17,11 @@ CAPTION = re.compile(
     r"(?i:figure|fig\.|table|tab\.|abbildung|abb\.|tabelle|listing|algorithm|scheme)\s*[A-Z]?\d+(\.\d+)*"
     r"(\s*[:.–—|]|\s+\W?[A-Z0-9]|\s*$)"
 )
-_FIGURE = re.compile(r"(figure|fig\.|abbildung|abb\.)", re.I)
+FIGURE = re.compile(r"(figure|fig\.|abbildung|abb\.)", re.I)
 _REFERENCES = re.compile(r"(\d+\.?\s+)?(references|bibliography|literature cited|literatur(verzeichnis)?)\s*", re.I)
-_NOTE = re.compile(r"([*†‡§¶]|\d{1,2})\s*\S")
+_SECTION = re.compile(r"(\d{1,2}(\.\d{1,2})*\.?|[IVX]{1,5}\.?|[A-Z]\.|chapter|part|appendix|kapitel|teil)\s", re.I)
+_NOTE = re.compile(r"([*∗†‡§¶]|\d{1,2}(?!\d))\s*\S")
+_TIGHT = re.compile(r"^(\d{1,2})(?=[^\W\d_]{2}|[A-ZÄÖÜ“\"‘])")
 _MATH = set("=∑∫∏√∂∇≤≥≠≈∈∉∀∃→←↔⇒⇔±×÷∞∝∼⊂⊆∪∩⊗⊕∥⋅")
 _ENDS = tuple(".!?:;…。！？")
 
@@ -42,6 +44,10 @@ class RawBlock:
         letters = sum(len(a.text) for a in self.lines) or 1
         return sum(a.confidence * len(a.text) for a in self.lines) / letters
 
+    def as_line(self) -> Line:
+        """The block as one line, for where its place and words matter but not its lines."""
+        return Line(" ".join(a.text for a in self.lines), *self.box, self.lines[0].size, confidence=self.confidence)
+
 
 @dataclass(frozen=True)
 class Style:
@@ -58,16 +64,46 @@ def cut_blocks(page: int, regions: list[Region], height: float, style: Style) ->
         for lines in _cut(region.lines):
             block = RawBlock(page, lines, region.kind or "text", number)
             if block.kind == "text":
-                block.kind = _kind(block, style, height)
+                block.kind = _kind(block, style)
             out.append(block)
     _mark_labels(out, style)
+    for _, column in itertools.groupby(out, key=lambda b: b.region):
+        _mark_notes(list(column), style, height)
     return out
+
+
+def _mark_notes(column: list[RawBlock], style: Style, height: float) -> None:
+    """Small blocks that end a column under larger text are footnotes if the first begins with a note's mark.
+
+    Small lists that fill their column or follow a heading are none: references are set small, too.
+    """
+    k = len(column)
+    while k and column[k - 1].kind in ("text", "list", "equation") and _small(column[k - 1], style):
+        k -= 1
+    first = k
+    if first == len(column) or column[first].box[1] < 0.4 * height or not _NOTE.match(column[first].lines[0].text):
+        return
+    above = column[first - 1] if first else None
+    if above is None:
+        apart = column[first].box[1] > 0.7 * height  # a strip of its own under several columns
+    else:
+        apart = above.kind not in ("heading", "title") and not _small(above, style)
+    if apart:
+        for block in column[first:]:
+            block.kind = "footnote"
+            # A raised mark stands tight on its note: "1See the ledger."
+            text = _TIGHT.sub(r"\1 ", block.lines[0].text)
+            block.lines[0] = replace(block.lines[0], text=text)
+
+
+def _small(block: RawBlock, style: Style) -> bool:
+    return block.lines[0].size < 0.93 * style.size
 
 
 def _mark_labels(blocks: list[RawBlock], style: Style) -> None:
     """Scattered labels right above a figure's caption are the figure's, those above a table the table's."""
     for k, block in enumerate(blocks):
-        if block.kind == "caption" and _FIGURE.match(block.lines[0].text):
+        if block.kind == "caption" and FIGURE.match(block.lines[0].text):
             kind, limit = "figure", k
         elif block.kind == "table":
             kind, limit = "table", 3
@@ -86,7 +122,7 @@ def _is_label(block: RawBlock, below: RawBlock, caption: RawBlock, style: Style)
     short = max(a.x1 for a in block.lines) - min(a.x0 for a in block.lines) < 0.6 * (caption.box[2] - caption.box[0])
     scattered = any("\t" in a.text for a in block.lines)
     text = " ".join(a.text for a in block.lines)
-    prose = _longest_prose(text) >= 7 and text.rstrip().endswith(_ENDS)
+    prose = longest_prose(text) >= 7 and text.rstrip().endswith(_ENDS)
     if caption.kind == "table":  # the head of its columns: right above, no wider, no sentence
         (x0, _, x1, y1), (left, _, right, _), size = block.box, caption.box, block.lines[0].size
         inside = x0 > left - 2 and x1 < right + 2 and below.box[1] - y1 < size
@@ -135,6 +171,8 @@ def _cut(lines: list[Line]) -> list[list[Line]]:
 def _breaks(block: list[Line], before: Line, line: Line, column: list[Line], step: float) -> bool:
     """Whether ``line`` begins a block of its own after ``before``, the last line of ``block``."""
     size = max(before.size, line.size)
+    if _one_heading(before, line, column):
+        return False
     table_before, table = "\t" in before.text, "\t" in line.text
     if table and table_before:
         return line.cy - before.cy > 2.5 * step
@@ -165,6 +203,29 @@ def _breaks(block: list[Line], before: Line, line: Line, column: list[Line], ste
     return before.x1 < right - 0.2 * width and before.text.rstrip().endswith(_ENDS) and line.text[:1].isupper()
 
 
+def _one_heading(before: Line, line: Line, column: list[Line]) -> bool:
+    """Two lines of one title or heading: of the same looks, larger than the column's text, and tight.
+
+    Under a line aligned left a further one belongs to it only if its first word found no room up there, since
+    headings of two levels may look alike. A section's number begins a heading of its own.
+    """
+    size = before.size
+    if abs(line.size - size) > 0.04 * size or before.bold != line.bold or "\t" in before.text + line.text:
+        return False
+    if size < 1.1 * median(a.size for a in column) or not 0 < line.cy - before.cy < 1.5 * size:
+        return False
+    if _SECTION.match(line.text) or BULLET.match(line.text):
+        return False
+    if abs((before.x0 + before.x1) - (line.x0 + line.x1)) < size and abs(before.x0 - line.x0) > 0.3 * size:
+        return True  # centred
+    hanging = bool(_SECTION.match(before.text)) and 0 < line.x0 - before.x0 < 4 * size
+    if abs(before.x0 - line.x0) > 0.3 * size and not hanging:
+        return False
+    word = line.text.split()[0]
+    room = max(a.x1 for a in column) - before.x1
+    return line.text[:1].islower() or room < 0.45 * size * (len(word) + 1) + 0.3 * size
+
+
 def _step(block: list[Line], step: float) -> float:
     """Line distance within the block, once it has one."""
     return block[-1].cy - block[-2].cy if len(block) > 1 else step
@@ -184,16 +245,13 @@ def _flows(before: Line, line: Line, column: list[Line]) -> bool:
     return full and abs(line.x0 - before.x0) < 0.3 * line.size and not before.text.rstrip().endswith(_ENDS)
 
 
-def _kind(block: RawBlock, style: Style, height: float) -> str:
+def _kind(block: RawBlock, style: Style) -> str:
     lines = block.lines
     text = " ".join(a.text for a in lines)
     if sum("\t" in a.text for a in lines) >= max(2, 0.6 * len(lines)):
         return "table"
     if CAPTION.match(text) and (len(text) < 400 or lines[0].size < style.size):
         return "caption"
-    small = lines[0].size < 0.93 * style.size
-    if small and lines[0].y0 > 0.6 * height and _NOTE.match(text):
-        return "footnote"
     larger = lines[0].size > 1.08 * style.size
     heavy = all(a.bold for a in lines) and not style.bold
     words = len(text.split())
@@ -204,12 +262,12 @@ def _kind(block: RawBlock, style: Style, height: float) -> str:
     if BULLET.match(text):
         return "list"
     symbols = sum(ch in _MATH for ch in text)
-    if symbols and len(lines) <= 4 and words <= 40 and _longest_prose(text) < 4:
+    if symbols and len(lines) <= 4 and words <= 40 and longest_prose(text) < 4:
         return "equation"
     return "text"
 
 
-def _longest_prose(text: str) -> int:
+def longest_prose(text: str) -> int:
     """Length of the longest run of ordinary words."""
     best = run = 0
     for word in text.split():

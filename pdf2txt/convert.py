@@ -15,23 +15,24 @@ import hashlib
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pdf2txt import furniture, layout_model
+from pdf2txt import apart, furniture, layout_model, linenumbers
 from pdf2txt.assemble import PageInfo, assemble
 from pdf2txt.blocks import RawBlock, Style, cut_blocks
 from pdf2txt.engines import Engines, resolve
 from pdf2txt.errors import may_pass
-from pdf2txt.furniture import Candidate, PageLines
+from pdf2txt.footnotes import arrange_notes
+from pdf2txt.furniture import Candidate, Labels, PageLines
 from pdf2txt.hyphens import Vocabulary
 from pdf2txt.language import detect_language
+from pdf2txt.linenumbers import Numbered
 from pdf2txt.order import Reading, Region, read_order
 from pdf2txt.reading import OcrStore, Opened, PageRead, Reader
 from pdf2txt.schema import CONVERTED, Document, as_table
 from pdf2txt.settings import Pdf2txtSettings
-from pdf2txt.spans import Line
 from pdf2txt.spool import Spool, pack_line, unpack_line
 from pdf2txt.textfile import SUFFIXES, convert_text
 from pdf2txt.units import digest
@@ -170,7 +171,7 @@ class Conversion:
         for number in range(first, last + 1):
             page = None if number in self.skip else self._known(number)
             if page is None and (self.rest or number in self.skip):
-                edges.append(_Edges([], Counter(), 0))
+                edges.append(_Edges([], [], Counter(), 0))
                 continue
             if page is None:
                 self.on_page(number, total, "read")
@@ -187,24 +188,42 @@ class Conversion:
         total = self.total
         self.on_page(0, total, "document")
         edges = [e for first, _ in ranges(total) for e in map(_Edges.from_json, self.spool.get("edges", first))]
-        rows = [[] for _ in edges] if self.settings.keep_headers else furniture.decide([e.rows for e in edges])
+        warnings: list[str] = []
+        numbered: list[list[Numbered]] = [[] for _ in edges]
+        if self.settings.line_numbers == "drop":
+            numbered = linenumbers.decide([e.numbered for e in edges])
+        for number, found in enumerate(numbered, start=1):
+            if found:  # what stands at the page's edges is seen rightly only without them
+                lines = _lines(self._page(number))
+                linenumbers.take(lines, found)
+                edges[number - 1].rows = furniture.candidates(lines)
+        rows: list[list[furniture.Row]] = [[] for _ in edges]
+        if not self.settings.keep_headers:
+            candidates = [e.rows for e in edges]
+            rows = furniture.decide(candidates)
+            for n, doubtful in enumerate(furniture.doubtful(candidates, rows)):
+                if doubtful and (labels := self._labels(n + 1, warnings)):
+                    lines = _lines(self._page(n + 1))
+                    linenumbers.take(lines, numbered[n])
+                    rows[n] = rows[n] + furniture.confirmed(lines, doubtful, labels)
         sizes: Counter[float] = Counter()
         for e in edges:
             sizes.update(e.sizes)
         size = sizes.most_common(1)[0][0] if sizes else 10.0
         bold = sum(e.bold for e in edges) > 0.5 * sizes.total()
         language = self._language(self._sample(total))
-        key = digest(size, bold, language, rows)  # pages shaped after another decision are shaped again
-        self.spool.put("decided", {"size": size, "bold": bold, "language": language, "key": key})
+        taken = [[list(map(astuple, found)), row] for found, row in zip(numbered, rows, strict=True)]
+        key = digest(size, bold, language, taken)  # pages shaped after another decision are shaped again
+        self.spool.put("decided", {"size": size, "bold": bold, "language": language, "key": key, "warnings": warnings})
         for first, last in ranges(total):
-            self.spool.put("rows", rows[first - 1 : last], first)
+            self.spool.put("taken", taken[first - 1 : last], first)
 
     def shape(self, first: int, last: int) -> None:
         """Blocks of pages in reading order, from their lines and what was decided."""
         total = self.total
         decided = self.spool.get("decided")
         style = Style(decided["size"], decided["bold"])
-        rows = self.spool.get("rows", first)
+        taken = self.spool.get("taken", first)
         vocabulary = Vocabulary()
         for number in range(first, last + 1):
             page = self._page(number)
@@ -212,7 +231,7 @@ class Conversion:
             shaped = self.spool.get("shaped", number)
             if shaped is None or shaped["key"] != key:
                 self.on_page(number, total, "order")
-                shaped = {"key": key, **self._shaped(page, rows[number - first], style)}
+                shaped = {"key": key, **self._shaped(page, *taken[number - first], style)}
                 self.spool.put("shaped", shaped, number)
             for block in _blocks(number, shaped):
                 if block.kind not in ("table", "equation", "figure"):
@@ -227,7 +246,7 @@ class Conversion:
         vocabulary = Vocabulary()
         for first, _ in ranges(total):
             vocabulary.words.update(self.spool.get("words", first))
-        warnings: list[str] = list(self.spool.get("opened")["warnings"])
+        warnings: list[str] = [*self.spool.get("opened")["warnings"], *decided["warnings"]]
         infos: list[PageInfo] = []
         lost = 0
 
@@ -295,38 +314,52 @@ class Conversion:
 
     # -- one page ----------------------------------------------------------------------------------------------
 
-    def _shaped(self, page: PageRead, rows: list[Any], style: Style) -> dict[str, Any]:
-        lines = PageLines(page.width, page.height, page.lines)
+    def _shaped(self, page: PageRead, numbered: list[Any], rows: list[Any], style: Style) -> dict[str, Any]:
+        lines = _lines(page)
+        linenumbers.take(lines, [Numbered(*values) for values in numbered])
         if not self.settings.keep_headers:
             furniture.take(lines, rows)
         warnings: list[str] = []
-        blocks = cut_blocks(page.number, self._regions(page, lines.lines, warnings), page.height, style)
+        blocks = cut_blocks(page.number, self._regions(page, lines, warnings), page.height, style)
+        blocks, left_out = arrange_notes(blocks, self.settings.footnotes)
+        aside = lines.furniture + [("footnote", note.as_line()) for note in left_out]
         return {
             "blocks": [[b.kind, b.region, [pack_line(line) for line in b.lines]] for b in blocks],
-            "furniture": [[kind, pack_line(line)] for kind, line in lines.furniture],
+            "furniture": [[kind, pack_line(line)] for kind, line in aside],
             "warnings": warnings,
         }
 
-    def _regions(self, page: PageRead, lines: list[Line], warnings: list[str]) -> list[Region]:
-        upright = [a for a in lines if not a.turn]
-        sideways = [a for a in lines if a.turn]
+    def _regions(self, page: PageRead, lines: PageLines, warnings: list[str]) -> list[Region]:
+        aside = apart.sort_out(lines, page.number, self.settings)
+        upright = [a for a in lines.lines if not a.turn]
+        sideways = [a for a in lines.lines if a.turn]
         reading = Reading([], True)
         if upright and self.engines.layout != "rapid":
             reading = read_order(upright)
         if upright and (self.engines.layout == "rapid" or (self.engines.layout == "auto" and not reading.sure)):
-            reading = self._ask_model(page, upright, warnings) or read_order(upright)
+            labels = self._labels(page.number, warnings)
+            reading = layout_model.order_regions(upright, labels) if labels is not None else read_order(upright)
         # Labels of vertical axes and the like: after the page's text, from left to right.
-        return reading.regions + [Region([a], "figure") for a in sorted(sideways, key=lambda a: a.x0)]
+        axes = [Region([a], "figure") for a in sorted(sideways, key=lambda a: a.x0)]
+        return apart.put_back(reading.regions + axes, aside)
 
-    def _ask_model(self, page: PageRead, upright: list[Line], warnings: list[str]) -> Reading | None:
+    def _labels(self, number: int, warnings: list[str]) -> Labels | None:
+        """What the layout model sees on a page; None where it fails, or the user wants geometry alone."""
+        if self.engines.layout == "geometry":
+            return None
+        page = self._page(number)
         try:
             scale = layout_model.scale_for(page.width, page.height)
-            return layout_model.read_order(upright, self.reader.image(page.number, scale, page.turned), scale)
+            return layout_model.labels(self.reader.image(number, scale, page.turned), scale)
         except Exception as error:  # layout is a help, not a need: geometry alone will do
             if may_pass(error):
                 raise
-            warnings.append(f"page {page.number}: layout model failed ({type(error).__name__}: {error})")
+            warnings.append(f"page {number}: layout model failed ({type(error).__name__}: {error})")
             return None
+
+
+def _lines(page: PageRead) -> PageLines:
+    return PageLines(page.width, page.height, list(page.lines), drawn=page.drawn)
 
 
 def _blocks(number: int, shaped: dict[str, Any]) -> list[RawBlock]:
@@ -335,10 +368,10 @@ def _blocks(number: int, shaped: dict[str, Any]) -> list[RawBlock]:
 
 
 class _Edges:
-    """What the other pages need to know of one: rows near its edges, and how its letters look."""
+    """What the other pages need to know of one: rows near its edges, numbered lines, how its letters look."""
 
-    def __init__(self, rows: list[Candidate], sizes: Counter[float], bold: int) -> None:
-        self.rows, self.sizes, self.bold = rows, sizes, bold
+    def __init__(self, rows: list[Candidate], numbered: list[Numbered], sizes: Counter[float], bold: int) -> None:
+        self.rows, self.numbered, self.sizes, self.bold = rows, numbered, sizes, bold
 
     @classmethod
     def of(cls, page: PageRead) -> _Edges:
@@ -347,15 +380,16 @@ class _Edges:
         for line in page.lines:
             sizes[round(line.size * 2) / 2] += len(line.text)
             bold += line.bold * len(line.text)
-        return cls(furniture.candidates(PageLines(page.width, page.height, page.lines)), sizes, bold)
+        return cls(furniture.candidates(_lines(page)), linenumbers.candidates(_lines(page)), sizes, bold)
 
     def to_json(self) -> list[Any]:
-        rows = [[getattr(c, name) for name in Candidate.__slots__] for c in self.rows]
-        return [rows, list(self.sizes.items()), self.bold]
+        return [list(map(astuple, self.rows)), list(map(astuple, self.numbered)), list(self.sizes.items()), self.bold]
 
     @classmethod
     def from_json(cls, data: list[Any]) -> _Edges:
-        rows = [
-            Candidate(**dict(zip(Candidate.__slots__, row, strict=True)) | {"parts": tuple(row[-1])}) for row in data[0]
-        ]
-        return cls(rows, Counter(dict(data[1])), data[2])
+        return cls(
+            [Candidate.from_json(row) for row in data[0]],
+            [Numbered(*values) for values in data[1]],
+            Counter(dict(data[2])),
+            data[3],
+        )

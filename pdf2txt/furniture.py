@@ -1,8 +1,14 @@
 """Running heads, feet and page numbers: what a page carries for the book, not for the reader of the text.
 
 A line is furniture if it stands at the edge of the page *and* recurs at that place on other pages (digits
-compared as digits). One page alone proves nothing, so a single page loses only what cannot be body text: a
-bare page number apart from the text, a foot that holds one, an archive's stamp.
+compared as digits), or carries a number that counts with the pages.
+
+Where no other page can tell, several independent witnesses must agree (``_witnesses``): the row stands at the
+very edge, is no larger than the text, and at least four of these hold, or two or three of them and a layout
+model's label: it is parted from the text by a gap; by a rule as wide as the text; it is set smaller; a page
+number stands at its end; it names a periodical's data (volume, ISSN, address of a site); the text beside it
+begins or ends in mid-sentence, so that it cannot be that text's title; it stands in a corner. Titles,
+section headings and the first line of a letter have one or two of them.
 """
 
 from __future__ import annotations
@@ -10,12 +16,16 @@ from __future__ import annotations
 import itertools
 import re
 from bisect import bisect_left, bisect_right
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import median
+from typing import Any
 
+from pdf2txt.drawings import Drawings
 from pdf2txt.order import row_groups
-from pdf2txt.spans import Line, join_row
+from pdf2txt.schema import Box
+from pdf2txt.spans import Line, bounding_box, join_row
 
 _ROWS = 5  # so many rows at each end of a page are looked at
 _LEVEL = 0.012  # rows stand level on two pages if they differ by less than this share of the page height
@@ -29,6 +39,16 @@ _STAMP = re.compile(
     r"|printed (from|by|on)\b|digiti[sz]ed by\b)",
     re.I,
 )
+_SHORT = 2  # a document of so many pages or fewer is too short for recurrence: there a layout model may be asked
+_BLOCK_ROWS = 3  # a head of more rows is text
+# What heads and feet of periodicals name besides their title.
+_PERIODICAL = re.compile(
+    r"\b(e-?|p-?)?issn\b|\bdoi\b|https?:|\bwww\.|©|\(c\) ?\d{4}|\bvol(ume)?\b\.?\s*\d|\bno\.\s*\d|\bet al\b"
+    r"|\bpage \d+ of \d+|\b(19|20)\d\d,? \d+\s*[:(,]|\d+\s*\(\d+\)|\d{2,}\s*[–-]\s*\d{2,}", re.I,
+)  # fmt: skip
+_PAGE = re.compile(r"\b(?:page|seite|p\.)\s*(\d{1,4})\b", re.I)
+_YEAR = re.compile(r"(1[6-9]|20)\d\d")
+_NOTE = re.compile(r"[*∗†‡§¶]|\[?\d{1,3}[\])]?[\s\x02]*[A-Za-z]")
 _NUMBER = re.compile(r"(page\s+)?[-–—|\s\[(]*(\d{1,4}|[ivxlc]{1,7})[-–—|\s\])]*(\s*(of|/|\|)\s*\d{1,4})?", re.I)
 
 
@@ -40,13 +60,14 @@ class PageLines:
     height: float
     lines: list[Line]
     furniture: list[tuple[str, Line]] = field(default_factory=list)  # (kind, line): taken out of ``lines``
+    drawn: Drawings = field(default_factory=Drawings)
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A row near the page's upper or lower edge: all that the other pages need to know of it.
 
-    Numbers and strings only, so that it can be written to disk as JSON (``Candidate(*astuple(c))`` reads it back).
+    Numbers, strings and tuples of them only, so that it can be written to disk as JSON.
     """
 
     text: str
@@ -56,7 +77,15 @@ class Candidate:
     level: float  # rows of one text stand level if ``away`` differs by less, points
     gap: float  # free height between this row and the next one towards the page's middle, in its own heights
     alone: str  # what it is without any other page: "page-number", "header", "footer" or "" (no telling)
+    number: int  # the page number at one of its ends, -1: none
+    block: int  # rows of one block stand tight together; 0: the outermost block of the edge
+    witnesses: tuple[str, ...]  # what speaks for the block being furniture, without any other page
     parts: tuple[int, ...]  # its lines, as indices into ``PageLines.lines``
+
+    @classmethod
+    def from_json(cls, values: list[Any]) -> Candidate:
+        """From ``astuple`` gone through JSON."""
+        return cls(*(tuple(v) if isinstance(v, list) else v for v in values))  # type: ignore[arg-type]
 
     @property
     def key(self) -> str:
@@ -66,37 +95,59 @@ class Candidate:
 Row = tuple[str, tuple[int, ...]]  # (kind, indices into ``PageLines.lines``)
 
 
-def remove_furniture(pages: list[PageLines]) -> None:
+Labels = list[tuple[Box, str, float]]  # a layout model's opinion of a page: (box in points, label, score 0..1)
+
+
+def remove_furniture(pages: list[PageLines], labels: Callable[[int], Labels] | None = None) -> None:
     """Move running heads, feet and page numbers of ``pages`` (in order) from ``lines`` to ``furniture``.
 
-    The three steps in one: ``candidates`` of every page, ``decide`` for all, ``take`` from every page.
+    The steps in one: ``candidates`` of every page, ``decide`` for all, ``take`` from every page.
+
+    Args:
+        labels: what a layout model says of the page with this index; asked only where it can make a difference.
     """
-    for page, found in zip(pages, decide([candidates(page) for page in pages]), strict=True):
-        take(page, found)
+    rows = [candidates(page) for page in pages]
+    decided = decide(rows)
+    asked = doubtful(rows, decided)
+    for n, page in enumerate(pages):
+        more = confirmed(page, asked[n], labels(n)) if asked[n] and labels is not None else []
+        take(page, decided[n] + more)
 
 
 def candidates(page: PageLines) -> list[Candidate]:
     """Rows of one page that may be furniture: a few at either edge."""
     flat = [(n, line) for n, line in enumerate(page.lines) if not line.turn]
+    if not flat:
+        return []
     index = {id(line): n for n, line in flat}
     zone = max(_ZONE * page.height, min(_ZONE_POINTS, 0.3 * page.height))
     out = []
     for top in (True, False):
         near = [a for _, a in flat if (a.y1 < zone if top else a.y0 > page.height - zone)]
+        inner = not near
+        if inner and not top:
+            # The page ends early (a cut-out, a last page): its last row may still be its number.
+            near = [max((a for _, a in flat), key=lambda a: a.y1)]
+            near = [a for _, a in flat if a.cy > near[0].y0]
         ordered = row_groups(near)
         if not top:
             ordered.reverse()
-        for rank, parts in enumerate(ordered[:_ROWS]):
+        rows: list[tuple[Line, list[Line], float]] = []
+        for parts in ordered[:_ROWS]:
             row = join_row(parts)
             if top:
                 gap = min((a.y0 for _, a in flat if a.cy > row.y1), default=page.height) - row.y1
             else:
                 gap = row.y0 - max((a.y1 for _, a in flat if a.cy < row.y0), default=0.0)
-            away = row.cy if top else page.height - row.cy
+            rows.append((row, parts, gap / max(0.1, row.height)))
+        alone = [_alone(row, parts, top, rank, page, inner) for rank, (row, parts, _) in enumerate(rows)]
+        blocks = _blocks(rows, alone, top, page) if not inner else {}
+        for rank, (row, parts, gap) in enumerate(rows):
+            block, witnesses = blocks.get(rank, (99, ()))
             out.append(
                 Candidate(
-                    row.text, top, rank, away, _LEVEL * page.height, gap / max(0.1, row.height),
-                    _alone(row, parts, top, rank, page), tuple(index[id(a)] for a in parts),
+                    row.text, top, rank, row.cy if top else page.height - row.cy, _LEVEL * page.height, gap,
+                    alone[rank], _number(parts), block, witnesses, tuple(index[id(a)] for a in parts),
                 )
             )  # fmt: skip
     return out
@@ -118,6 +169,7 @@ def decide(pages: list[list[Candidate]]) -> list[list[Row]]:
         for placed in group:
             if same.on_other_pages(placed, _needed(len(pages))) and same.edge(placed):
                 found.append(("header" if top else "footer", placed))
+    found += _numbered(pages)
     taken: list[dict[tuple[int, ...], str]] = [{} for _ in pages]
     for kind, (number, c) in _apart(found):
         taken[number].setdefault(c.parts, kind)
@@ -125,7 +177,216 @@ def decide(pages: list[list[Candidate]]) -> list[list[Row]]:
         for c in page:
             if c.alone:
                 taken[number].setdefault(c.parts, c.alone)
+        for c in _outermost(page, taken[number], lambda c: _enough(c.witnesses, False)):
+            taken[number].setdefault(c.parts, "header" if c.top else "footer")
     return [[(kind, parts) for parts, kind in rows.items()] for rows in taken]
+
+
+def doubtful(pages: list[list[Candidate]], decided: list[list[Row]]) -> list[list[Row]]:
+    """For every page the rows that a layout model's label would prove furniture; none in longer documents."""
+    if len(pages) > _SHORT:
+        return [[] for _ in pages]
+    out = []
+    for page, rows in zip(pages, decided, strict=True):
+        taken = {parts: kind for kind, parts in rows}
+        found = _outermost(page, taken, lambda c: _enough(c.witnesses, True))
+        out.append([("header" if c.top else "footer", c.parts) for c in found if c.parts not in taken])
+    return out
+
+
+def confirmed(page: PageLines, rows: list[Row], labels: Labels) -> list[Row]:
+    """Those of ``rows`` that the label of their kind covers by half of their width or more."""
+    out = []
+    for kind, parts in rows:
+        row = join_row([page.lines[n] for n in parts])
+        spans = sorted(
+            (max(box[0], row.x0), min(box[2], row.x1))
+            for box, name, score in labels
+            if name == kind and score >= 0.5 and box[1] - 2 <= row.cy <= box[3] + 2
+        )
+        covered, at = 0.0, row.x0
+        for low, high in spans:
+            covered += max(0.0, high - max(low, at))
+            at = max(at, high)
+        whole = covered >= 0.5 * min(row.width, sum(page.lines[n].width for n in parts))
+        # Of a name and a page number far apart, the model may have seen the number only.
+        ends = (row.x0, row.x1)
+        if whole or any(
+            high - low < 30 and min(abs(low - e) + abs(high - e) for e in ends) < 40 for low, high in spans
+        ):
+            out.append((kind, parts))
+    return out
+
+
+def _outermost(
+    page: list[Candidate], taken: dict[tuple[int, ...], str], proved: Callable[[Candidate], bool]
+) -> list[Candidate]:
+    """Rows of the outer blocks that are ``proved``; an inner block only where all outside of it is furniture."""
+    out = []
+    for top in (True, False):
+        for block in (0, 1):
+            rows = [c for c in page if c.top == top and c.block == block]
+            if not all(c.parts in taken or proved(c) for c in rows):
+                break
+            out += rows
+    return out
+
+
+def _enough(witnesses: tuple[str, ...], label: bool) -> bool:
+    """Whether so many agree; ``label``: a layout model's label is (or would be) one of them.
+
+    Looks alone never do (a gap, small print, a corner): the words must speak for it as well.
+    """
+    seen = set(witnesses) - {"prose"}
+    if not seen or "larger" in seen:
+        return False
+    words = seen & {"number", "periodical", "continued"}
+    if label:
+        numbered = "number" in seen and "prose" in witnesses  # on a form or an invoice a number may be any
+        return len(seen) >= 3 or (len(seen) == 2 and (numbered or bool(seen & {"small", "periodical", "continued"})))
+    return (len(seen) >= 4 and bool(words)) or {"number", "continued", "apart"} <= seen
+
+
+def _blocks(
+    rows: list[tuple[Line, list[Line], float]], alone: list[str], top: bool, page: PageLines
+) -> dict[int, tuple[int, tuple[str, ...]]]:
+    """Rank of a row -> (its block counted from the edge, that block's witnesses), of one edge."""
+    out: dict[int, tuple[int, tuple[str, ...]]] = {}
+    begin = number = 0
+    beside = False
+    steps = [abs(b[0].cy - a[0].cy) for a, b in itertools.pairwise(rows)]
+    for rank, (row, _, gap) in enumerate(rows):
+        ruled = _rule(row, rows, rank, top, page)
+        # Printed books part their heads by half a line only: wider than the lines of the text beside it.
+        usual = median(steps[rank + 1 :]) if len(steps) - rank > 2 else 0.0
+        loose = 0 < usual < steps[rank] / 1.35 and row.height < 1.2 * rows[rank + 1][0].height
+        if not (gap > 0.8 or loose or ruled or alone[rank]):
+            continue
+        if number > 2 or rank + 1 - begin > _BLOCK_ROWS:
+            break
+        block = rows[begin : rank + 1]
+        beside = beside or any(a == "page-number" for a in alone[begin : rank + 1])
+        seen = _witnesses(block, gap > 1 or loose, ruled, beside, top, page)
+        for k in range(begin, rank + 1):
+            out[k] = (number, seen)
+        if not all(alone[k] == "page-number" for k in range(begin, rank + 1)) or gap > 0.8:
+            number += 1
+        begin = rank + 1
+    return out
+
+
+def _rule(row: Line, rows: list[tuple[Line, list[Line], float]], rank: int, top: bool, page: PageLines) -> bool:
+    """A horizontal rule, as wide as the text, between the row and the next one inwards (a footnote's is shorter)."""
+    x0, _, x1, _ = bounding_box(page.lines)
+    if top:
+        low, high = row.cy, row.y1 + 1.2 * row.height
+        if rank + 1 < len(rows):
+            high = min(high, rows[rank + 1][0].cy)
+    else:
+        low, high = row.y0 - 1.2 * row.height, row.cy
+        if rank + 1 < len(rows):
+            low = max(low, rows[rank + 1][0].cy)
+    return any(
+        right - left >= 0.6 * (x1 - x0) and low < (y0 + y1) / 2 < high for left, y0, right, y1 in page.drawn.rules
+    )
+
+
+def _witnesses(
+    block: list[tuple[Line, list[Line], float]], apart: bool, ruled: bool, beside: bool, top: bool, page: PageLines
+) -> tuple[str, ...]:
+    """What speaks for a block of rows at the edge being furniture (see the module)."""
+    lines = [a for _, parts, _ in block for a in parts]
+    ids = {id(a) for a in lines}
+    x0, y0, _, y1 = bounding_box(lines)
+    rest = [a for a in page.lines if id(a) not in ids and not a.turn and (a.cy > y1 if top else a.cy < y0)]
+    if not rest:
+        return ()
+    size = _main_size(rest)
+    if max(a.size for a in lines) > _LARGER * size:
+        return ("larger",)
+    first = block[0][0].text.strip()
+    if not top and _NOTE.match(block[-1][0].text.strip()) and _number(block[-1][1]) < 0:
+        return ()  # a footnote
+    seen = []
+    if apart:
+        seen.append("apart")
+    if ruled:
+        seen.append("ruled")
+    if max(a.size for a in lines) < 0.94 * size:
+        seen.append("small")
+    if beside or any(_is_paged(row, parts) for row, parts, _ in block):
+        seen.append("number")
+    if any(_PERIODICAL.search(row.text) for row, _, _ in block):
+        seen.append("periodical")
+    if _continued(rest, size, top):
+        seen.append("continued")
+    if sum(len(a.text) for a in rest if len(a.text) > 45) > 0.7 * sum(len(a.text) for a in rest):
+        seen.append("prose")
+    left, right = min(a.x0 for a in rest), max(a.x1 for a in rest)
+    if len(first) <= 40 and len(block) == 1 and x0 > left + 0.6 * (right - left):
+        seen.append("corner")
+    return tuple(seen)
+
+
+def _continued(rest: list[Line], size: float, top: bool) -> bool:
+    """The page's text begins (``top``) or ends in mid-sentence: it has no title, and no last line."""
+    body = [a for a in rest if abs(a.size - size) < 0.1 * size and len(a.text) > 25]
+    if not body:
+        return False
+    if top:
+        edge = min(a.y0 for a in rest)
+        near = [a for a in body if a.y0 < edge + 1.5 * size]
+        return bool(near) and min(near, key=lambda a: a.x0).text.lstrip()[:1].islower()
+    edge = max(a.y1 for a in rest)
+    near = [a for a in body if a.y1 > edge - 1.5 * size]
+    if not near:
+        return False
+    last = max(near, key=lambda a: a.x1).text.rstrip()
+    return last[-1:].islower() or last[-1:] in ",-\x02"
+
+
+def _main_size(lines: list[Line]) -> float:
+    sizes: Counter[float] = Counter()
+    for line in lines:
+        sizes[round(line.size * 2) / 2] += len(line.text)
+    return sizes.most_common(1)[0][0]
+
+
+def _number(parts: list[Line]) -> int:
+    """The page number at one end of a row, -1 without one; a year is none."""
+    ends = (min(parts, key=lambda a: a.x0), max(parts, key=lambda a: a.x1))
+    words = [a.text.split() for a in ends]
+    for text in (words[0][0], words[1][-1]) if words[0] and words[1] else ():
+        match = _NUMBER.fullmatch(text)
+        if match and match.group(2).isdigit() and not _YEAR.fullmatch(match.group(2)):
+            return int(match.group(2))
+    page = _PAGE.search(" ".join(a.text for a in parts))
+    return int(page.group(1)) if page else -1
+
+
+def _is_paged(row: Line, parts: list[Line]) -> bool:
+    """A page number apart from the name beside it; one of a section is low, and its title follows at once."""
+    number = _number(parts)
+    return number >= 0 and (len(parts) > 1 or number >= 100 or bool(_PAGE.search(row.text)))
+
+
+def _numbered(pages: list[list[Candidate]]) -> list[tuple[str, _Placed]]:
+    """Heads and feet whose words differ from page to page, but whose page number counts on.
+
+    On two other pages at least a row level with it must carry the number that belongs there.
+    """
+    ahead: dict[tuple[bool, int], list[_Placed]] = defaultdict(list)
+    for number, page in enumerate(pages):
+        for c in page:
+            if c.number >= 0 and c.rank <= _OUTER:
+                ahead[c.top, c.number - number].append((number, c))
+    out = []
+    for (top, _), group in ahead.items():
+        same = _Levels(group)
+        for placed in group:
+            if set(placed[1].key) != {"0"} and same.on_other_pages(placed, 2):
+                out.append(("header" if top else "footer", placed))
+    return out
 
 
 def take(page: PageLines, rows: list[Row]) -> None:
@@ -233,14 +494,19 @@ def _value(text: str) -> int | None:
     return sum(-d if any(e > d for e in digits[k + 1 : k + 2]) else d for k, d in enumerate(digits))
 
 
-def _alone(row: Line, parts: list[Line], top: bool, rank: int, page: PageLines) -> str:
-    """What a row at the very edge is without any other page: "page-number", "header" or "" (keep it)."""
+def _alone(row: Line, parts: list[Line], top: bool, rank: int, page: PageLines, inner: bool) -> str:
+    """What a row at the very edge is without any other page: "page-number", "header" or "" (keep it).
+
+    Args:
+        inner: the row stands far from the page's edge, as its last one.
+    """
     text = row.text.strip()
-    if rank < 2 and _STAMP.match(text):
+    if rank < 2 and not inner and _STAMP.match(text):
         return "header" if top else "footer"
     if rank:
         return ""
-    rest = [a for a in page.lines if a not in parts and not a.turn]
+    gone = {id(a) for a in parts}
+    rest = [a for a in page.lines if id(a) not in gone and not a.turn]
     if not rest:
         return ""
     if top:
@@ -251,7 +517,11 @@ def _alone(row: Line, parts: list[Line], top: bool, rank: int, page: PageLines) 
         return ""  # a title, even one that is a number
     number = _NUMBER.fullmatch(text)
     if number and number.group(2).isdigit() and gap > 0.4 * row.height:
-        return "page-number"
+        x0, _, x1, _ = bounding_box(rest)
+        centred = abs((row.x0 + row.x1) - (x0 + x1)) < 0.04 * (x1 - x0)
+        return "page-number" if not inner or (centred and gap > 1.2 * row.height) else ""
+    if inner:
+        return ""
     # A short foot beside the page number, far from everything else. No such rule for heads: alone on its
     # page, "ANNUAL REPORT    2023" is a title.
     if not top and gap > 3 * row.height and len(parts) > 1 and len(text) <= 60:

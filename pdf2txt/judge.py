@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from pdf2txt.drawings import Drawings
 from pdf2txt.language import is_gibberish
 from pdf2txt.schema import Box
 from pdf2txt.spans import Line, bounding_box
@@ -47,15 +48,14 @@ class Verdict:
     hidden: bool = False  # drawn invisibly: what somebody else's OCR read
 
 
-def judge(page: Any, layer: TextLayer) -> Verdict:
+def judge(page: Any, layer: TextLayer, drawn: Drawings) -> Verdict:
     """The verdict on the text layer of a ``pypdfium2.PdfPage``."""
     if layer.bad > _BAD_PAGE or is_gibberish(" ".join(a.text for a in layer.lines)):
         return Verdict("garbled text layer")
     if layer.hidden > 0.5:
         return Verdict("invisible text", hidden=True)
-    pictures, others = _drawings(page, layer)
     if layer.characters < _STAMP:
-        covered = sum(_area(p) for p in pictures) / max(1.0, layer.frame.size[0] * layer.frame.size[1])
+        covered, others = _covered(page)
         if layer.characters < _FEW:
             return Verdict("no text layer" if covered > 0.01 or others > 20 else "")
         if covered > 0.6:
@@ -63,7 +63,7 @@ def judge(page: Any, layer: TextLayer) -> Verdict:
     garbled = _garbled(layer.lines)
     if garbled:
         return Verdict("garbled text in a part of the page", garbled)
-    pasted = tuple(p for p in pictures if _holds_text(page, layer, p))
+    pasted = tuple(p for p in drawn.pictures if _holds_text(page, layer, p))
     return Verdict("text in an image", pasted) if pasted else Verdict()
 
 
@@ -71,25 +71,23 @@ def _area(box: Box) -> float:
     return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
 
 
-def _drawings(page: Any, layer: TextLayer) -> tuple[list[Box], int]:
-    """(images on the page as seen, number of other drawn objects), at most 1,000 objects looked at."""
+def _covered(page: Any) -> tuple[float, int]:
+    """(share of the page covered by images, number of other drawn objects, at most 1,000 looked at)."""
     import pypdfium2.raw as pdfium
 
-    frame, (width, height) = layer.frame, layer.frame.size
-    pictures: list[Box] = []
-    others = 0
-    only = None if layer.characters < _FEW else [pdfium.FPDF_PAGEOBJ_IMAGE]
-    for n, item in enumerate(page.get_objects(filter=only, max_depth=3)):
+    left, bottom, right, top = page.get_bbox()
+    area = max(1.0, (right - left) * (top - bottom))
+    covered, others = 0.0, 0
+    for n, item in enumerate(page.get_objects(max_depth=3)):
         if n > 1000:
             break
         if item.type == pdfium.FPDF_PAGEOBJ_IMAGE:
-            left, bottom, right, top = item.get_bounds()
-            (ax, ay), (bx, by) = frame.seen(left, bottom), frame.seen(right, top)
-            box = (max(0.0, min(ax, bx)), max(0.0, min(ay, by)), min(width, max(ax, bx)), min(height, max(ay, by)))
-            pictures.append(box)
+            x0, y0, x1, y1 = item.get_bounds()
+            w, h = min(x1, right) - max(x0, left), min(y1, top) - max(y0, bottom)
+            covered += max(0.0, w) * max(0.0, h) / area
         elif item.type != pdfium.FPDF_PAGEOBJ_TEXT:
             others += 1
-    return pictures, others
+    return covered, others
 
 
 def _garbled(lines: list[Line]) -> tuple[Box, ...]:

@@ -10,7 +10,7 @@ from pdf2txt.schema import Box
 from pdf2txt.spans import Line, bounding_box
 
 _DPI, _MAX_SIDE = 100, 1400  # more would be for nothing: the model looks at 800 x 608 pixels
-# Its guess that something is a running head is not used: one page proves nothing (see furniture).
+# Its guess that something is a running head is no more than a witness among others (see furniture).
 _KINDS = {
     "title": "heading", "figure": "figure", "figure_caption": "caption", "table": "table",
     "table_caption": "caption", "reference": "reference", "equation": "equation",
@@ -34,12 +34,19 @@ def _engine() -> Any:
 
 def read_order(lines: list[Line], image: Any, scale: float) -> Reading:
     """Lines as the model's regions, in order; ``image`` is the page, BGR, ``scale`` pixels per point."""
+    return order_regions(lines, labels(image, scale))
+
+
+def labels(image: Any, scale: float) -> list[tuple[Box, str, float]]:
+    """What the model sees on a page: (box in points, label, score 0..1); arguments as for ``read_order``."""
     result = _engine()(image)
     found: list[tuple[Box, str, float]] = []
-    for box, name, score in zip(result.boxes or [], result.class_names or [], result.scores or [], strict=False):
+    if result.boxes is None:
+        return found
+    for box, name, score in zip(result.boxes, result.class_names or [], result.scores or [], strict=False):
         x0, y0, x1, y1 = (float(v) / scale for v in box)
         found.append(((x0, y0, x1, y1), str(name), float(score)))
-    return order_regions(lines, found)
+    return found
 
 
 def order_regions(lines: list[Line], found: list[tuple[Box, str, float]]) -> Reading:

@@ -87,8 +87,12 @@ def _split(lines: list[Line], depth: int, sure: list[bool]) -> list[list[Line]]:
                 if plain:
                     groups.append(plain)
                     plain = []
-                for left, right in _shelves(band.left, band.right):
-                    groups += [left, right]
+                for left, right, table in _slabs(band.left, band.right):
+                    if table:
+                        groups.append(left + right)
+                        continue
+                    for a, b in _shelves(left, right):
+                        groups += [a, b]
                 mass += min(_letters(band.left), _letters(band.right))
             else:
                 plain += band.left + band.right
@@ -104,6 +108,42 @@ def _split(lines: list[Line], depth: int, sure: list[bool]) -> list[list[Line]]:
     for group in best[1]:
         out += _split(group, depth + 1, sure) if len(group) < len(lines) else [group]
     return out
+
+
+def _slabs(left: list[Line], right: list[Line]) -> list[tuple[list[Line], list[Line], bool]]:
+    """Columns cut where a table reaches over both: (left, right, whether this slab is the table).
+
+    Cells of a wide table need not enter the strip between the columns. A table is a slab between gaps that
+    reach across, with cells on one row on both sides and no text in lines on either.
+    """
+    size = median(a.size for a in left + right)
+    slabs: list[list[Line]] = []
+    bottom = float("-inf")
+    for line in sorted(left + right, key=lambda a: a.y0):
+        if line.y0 - bottom > 0.8 * size:
+            slabs.append([])
+        slabs[-1].append(line)
+        bottom = max(bottom, line.y1)
+    on_left = {id(a) for a in left}
+    out: list[tuple[list[Line], list[Line], bool]] = []
+    for slab in slabs:
+        a, b = [x for x in slab if id(x) in on_left], [x for x in slab if id(x) not in on_left]
+        table = len(slabs) > 1 and _is_table(a, b)
+        if out and out[-1][2] == table:
+            out[-1] = (out[-1][0] + a, out[-1][1] + b, table)
+        else:
+            out.append((a, b, table))
+    return out
+
+
+def _is_table(left: list[Line], right: list[Line]) -> bool:
+    a, b = rows(left), rows(right)
+    if min(len(a), len(b)) < _MIN_ROWS or _texts(left, a) or _texts(right, b):
+        return False
+    level = sum(any(abs(x.cy - y.cy) < 0.2 * x.size for y in b) for x in a)
+    cells = len(left) + len(right)
+    short = sum(len(x.text.split()) <= 4 for x in left + right)
+    return level >= 0.8 * max(len(a), len(b)) and cells >= 2.5 * max(len(a), len(b)) and short >= 0.8 * cells
 
 
 def _shelves(left: list[Line], right: list[Line]) -> list[tuple[list[Line], list[Line]]]:
@@ -170,9 +210,11 @@ def _strips(lines: list[Line]) -> list[float]:
 def _bands(lines: list[Line], at: float) -> list[_Band]:
     crossing = [line for line in lines if line.x0 < at - 1 and line.x1 > at + 1]
     bands = [_Band([], [], [])]
-    for line in sorted(lines, key=lambda a: a.cy):
+    ordered = sorted(lines, key=lambda a: a.cy)
+    for n, line in enumerate(ordered):
         across = line.x0 < at - 1 and line.x1 > at + 1
-        if across or any(same_row(line, c) and abs(c.cy - line.cy) < 0.3 * c.height for c in crossing):
+        level = any(same_row(line, c) and abs(c.cy - line.cy) < 0.3 * c.height for c in crossing)
+        if across or level or _ends_crossing(ordered, n, bands[-1]):
             if bands[-1].left or bands[-1].right:
                 bands.append(_Band([], [], []))
             bands[-1].crossing.append(line)
@@ -181,6 +223,16 @@ def _bands(lines: list[Line], at: float) -> list[_Band]:
         else:
             bands[-1].right.append(line)
     return bands
+
+
+def _ends_crossing(ordered: list[Line], n: int, band: _Band) -> bool:
+    """Whether line ``n`` is the short last line of a paragraph that crosses: tight under it, alone on its row."""
+    if not band.crossing or band.left or band.right:
+        return False
+    line, before = ordered[n], band.crossing[-1]
+    if abs(line.size - before.size) > 0.06 * line.size or not 0 < line.cy - before.cy < 1.6 * line.size:
+        return False
+    return not any(same_row(line, other) for other in ordered[max(0, n - 8) : n + 8] if other is not line)
 
 
 def _columns(left: list[Line], right: list[Line]) -> bool | None:
@@ -196,13 +248,29 @@ def _columns(left: list[Line], right: list[Line]) -> bool | None:
     beside = [line for line in few if line.y1 > many[0].y0 and line.y0 < many[-1].y1]
     level = sum(any(abs(line.cy - other.cy) < 0.2 * size for other in many) for line in beside)
     aligned = level >= 0.7 * max(1, len(beside))
-    text_a, text_b = _like_text(a), _like_text(b)
+    text_a, text_b = _texts(left, a), _texts(right, b)
     if text_a and text_b:
         return True
     if not aligned:
         # A margin box beside text, or figures' labels: baselines of their own.
         return True if text_a or text_b else None if min(len(a), len(b)) >= 6 else False
     return None if (text_a or text_b) and len(few) >= 8 else False
+
+
+def _texts(lines: list[Line], joined: list[Line]) -> bool:
+    """Whether a side is a column of text, or several whose lines stand level; ``joined``: its rows."""
+    if _like_text(joined):
+        return True
+    if sum("\t" in row.text for row in joined) < 0.5 * len(joined):
+        return False
+    columns: list[list[Line]] = []
+    for line in sorted(lines, key=lambda a: a.x0):
+        if columns and line.x0 - columns[-1][-1].x0 < 1.5 * line.size:
+            columns[-1].append(line)
+        else:
+            columns.append([line])
+    text = sum(_letters(c) for c in columns if len(c) >= _MIN_ROWS and _like_text(c))
+    return text >= 0.85 * _letters(lines)
 
 
 def _like_text(column: list[Line]) -> bool:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from pdf2txt import ocr, textlayer
+from pdf2txt import drawings, ocr, textlayer
+from pdf2txt.drawings import Drawings
 from pdf2txt.engines import Engines
 from pdf2txt.errors import may_pass
 from pdf2txt.judge import Verdict, judge
@@ -49,15 +50,18 @@ class PageRead:
     origin: str = "text-layer"
     confidence: float = 0.0
     lines: list[Line] = field(default_factory=list)
+    drawn: Drawings = field(default_factory=Drawings)
     warnings: list[str] = field(default_factory=list)
     lost: str = ""  # why there is nothing of this page
 
     def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "lines": [pack_line(line) for line in self.lines]}
+        return {**vars(self), "lines": [pack_line(line) for line in self.lines], "drawn": vars(self.drawn)}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> PageRead:
-        return cls(**{**data, "lines": [unpack_line(line) for line in data["lines"]]})
+        lines = [unpack_line(line) for line in data["lines"]]
+        drawn = Drawings(**{kind: [tuple(box) for box in boxes] for kind, boxes in data["drawn"].items()})
+        return cls(**{**data, "lines": lines, "drawn": drawn})
 
 
 @dataclass
@@ -174,7 +178,8 @@ class Reader:
     def _read(self, page: Any, number: int) -> PageRead:
         warnings: list[str] = []
         layer = textlayer.read(page) if page is not None else None
-        verdict = judge(page, layer) if layer is not None else Verdict("the page cannot be loaded")
+        drawn = drawings.read(page, layer.frame) if layer is not None else Drawings()
+        verdict = judge(page, layer, drawn) if layer is not None else Verdict("the page cannot be loaded")
         if verdict.why and not verdict.regions:
             if self.engines.ocr != "off":
                 read = self._ocr(page, number)
@@ -190,7 +195,7 @@ class Reader:
         turned = (layer.frame.rotation - page.get_rotation()) % 360
         done = PageRead(
             number, width, height, layer.frame.rotation, turned, "text-layer", 1.0 - min(1.0, layer.bad),
-            layer.lines, warnings,
+            layer.lines, drawn, warnings,
         )  # fmt: skip
         if verdict.regions:
             self._add_regions(page, done, verdict)

@@ -22,7 +22,8 @@ Box = tuple[float, float, float, float]
 
 KINDS = (
     "title", "heading", "text", "list", "table", "figure", "caption", "equation",
-    "footnote", "header", "footer", "page-number", "reference",
+    "footnote", "header", "footer", "page-number", "reference", "margin",
+    "line-number",
 )  # fmt: skip
 STATUSES = ("ok", "partial", "encrypted", "corrupt", "empty", "timeout", "unsupported")
 # Besides these, pdf2txt.cli says "failed" of a file that it got no Document for; no row ever has that status.

@@ -69,6 +69,27 @@ class Pdf2txtSettings(BaseModel):
         "used as `partial`; a document that loses more is rejected. 1 keeps every good page; for a corpus that "
         "can do without damaged books, 0.01 is usual.",
     )
+    figures: Literal["drop", "keep"] = Field(
+        default="drop",
+        description="Words inside drawings and charts (ticks, legends, boxes of a diagram). drop: left out, "
+        "since scattered labels are no language to learn from; keep: one block in front of the caption. "
+        "Captions always stay, and so does text in a frame that reads as sentences.",
+    )
+    margin_boxes: Literal["drop", "end"] = Field(
+        default="drop",
+        description="Publication data in the margin of a first page (DOI, dates of submission, editor, licence). "
+        "drop: left out, the same lines stand on every article of a journal; end: at the page's end.",
+    )
+    footnotes: Literal["end", "inline", "drop"] = Field(
+        default="end",
+        description="Notes at the foot of a page or column. end: after the page's text, so that they break no "
+        "sentence; inline: where the column ends in which they stand; drop: left out.",
+    )
+    line_numbers: Literal["drop", "keep"] = Field(
+        default="drop",
+        description="Numbers of lines in the margin of manuscripts, drafts and poems. drop: they would stand "
+        "in the middle of sentences.",
+    )
     page_seconds: float = Field(
         default=60.0,
         gt=0,
