@@ -231,7 +231,8 @@ class Conversion:
             shaped = self.spool.get("shaped", number)
             if shaped is None or shaped["key"] != key:
                 self.on_page(number, total, "order")
-                shaped = {"key": key, **self._shaped(page, *taken[number - first], style)}
+                numbered, rows = taken[number - first]
+                shaped = {"key": key, **self._shaped(page, numbered, rows, style)}
                 self.spool.put("shaped", shaped, number)
             for block in _blocks(number, shaped):
                 if block.kind not in ("table", "equation", "figure"):
