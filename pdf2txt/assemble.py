@@ -15,13 +15,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pdf2txt.blocks import BULLET, RawBlock
-from pdf2txt.hyphens import MARKS, Vocabulary, join
+from pdf2txt.hyphens import MARKS, Vocabulary
+from pdf2txt.markup import BY_LINES, Format, Outline, between, render
 from pdf2txt.schema import Block, Page, Paragraph, Place
 from pdf2txt.spans import Line
 
 _FLOW = ("text", "list", "reference")  # kinds that run over columns and pages
 _ASIDE = ("figure", "table", "caption", "footnote", "header", "footer", "page-number")
-_BY_LINES = ("table", "equation", "figure")  # their line breaks mean something
 _ENDS = (".", "!", "?", ":", ";", "。", "！", "？", '."', ".”", ".)", "?”", "!”")
 
 
@@ -46,13 +46,13 @@ class Assembled:
     paragraphs: list[Paragraph] = field(default_factory=list)
 
 
-def assemble(infos: list[PageInfo], blocks: list[RawBlock]) -> Assembled:
+def assemble(infos: list[PageInfo], blocks: list[RawBlock], form: Format = "plain") -> Assembled:
     """The text of a document from its pages and their blocks in reading order."""
     vocabulary = Vocabulary()
     for block in blocks:
-        if block.kind not in ("table", "equation", "figure"):
+        if block.kind not in BY_LINES:
             vocabulary.add(line.text for line in block.lines)
-    writer = _Writer(vocabulary)
+    writer = _Writer(vocabulary, form, Outline(blocks))
     for paragraph in _paragraphs(blocks, vocabulary):
         writer.paragraph(paragraph)
     return writer.finish(infos)
@@ -107,8 +107,9 @@ def _continues(a: RawBlock, b: RawBlock, paragraph: list[RawBlock]) -> bool:
 class _Writer:
     """Appends text and keeps the offsets."""
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self.vocabulary = vocabulary
+    def __init__(self, vocabulary: Vocabulary, form: Format, outline: Outline) -> None:
+        self.vocabulary, self.form, self.outline = vocabulary, form, outline
+        self.last = ""  # kind of the paragraph before
         self.parts: list[str] = []
         self.length = 0
         self.out = Assembled("")
@@ -119,37 +120,21 @@ class _Writer:
         self.length += len(text)
 
     def paragraph(self, blocks: list[RawBlock]) -> None:
-        lines: list[tuple[int, str]] = []
-        for k, block in enumerate(blocks):
-            cleaned = (line.text.strip().lstrip("\x02\u00ad \t") for line in block.lines)
-            lines += [(k, text) for text in cleaned if text]
-        if not lines:
+        pieces = render(blocks, self.vocabulary, self.form, self.outline)
+        if not any(piece.text for piece in pieces):
             return
         if self.length:
-            self._put("\n\n")
+            self._put(between(self.last, blocks[0].kind, self.form))
+        self.last = blocks[0].kind
         begin = self.length
         starts: dict[int, int] = {}
         ends: dict[int, int] = {}
-        by_lines = blocks[0].kind in _BY_LINES
-        for n, (k, text) in enumerate(lines):
-            separator = ""
-            if n + 1 < len(lines):
-                after, right = lines[n + 1]
-                text, separator = (text, "\n") if by_lines else join(text, right, self.vocabulary)
-                if not separator and after != k and blocks[after].page != blocks[k].page:
-                    # A broken word is not cut again between two pages: the first page gets all of it.
-                    head, _, tail = right.partition(" ")
-                    text, separator, lines[n + 1] = text + head, " " if tail else "", (after, tail)
-            if text.endswith(("\x02", "\u00ad")):
-                text = text[:-1] + "-"
-            text = text.replace("\x02", "").replace("\u00ad", "")
-            if not by_lines and "\t" in text:
-                text = text.replace("\t", " ")
-            if text:
-                starts.setdefault(k, self.length)
-                self._put(text)
-                ends[k] = self.length
-            self._put(separator)
+        for piece in pieces:
+            if piece.text:
+                starts.setdefault(piece.block, self.length)
+                self._put(piece.text)
+                ends[piece.block] = self.length
+            self._put(piece.after)
         for k, block in enumerate(blocks):
             if k not in starts:
                 continue

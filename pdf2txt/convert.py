@@ -26,6 +26,7 @@ from pdf2txt.repair import repair
 from pdf2txt.schema import Document
 from pdf2txt.settings import Pdf2txtSettings
 from pdf2txt.spans import Line
+from pdf2txt.tables import gather_tables
 from pdf2txt.textfile import SUFFIXES, convert_text
 
 _log = logging.getLogger(__name__)
@@ -261,10 +262,10 @@ class _Converter:
         style = body_style(regions)
         blocks: list[RawBlock] = []
         for p, page_regions in zip(pages, regions, strict=True):
-            blocks += cut_blocks(p.info.number, page_regions, p.info.height, style)
+            blocks += gather_tables(cut_blocks(p.info.number, page_regions, p.info.height, style))
         mark_sections(blocks, style)
         infos = [replace(p.info, furniture=tuple(p.lines.furniture)) for p in pages]
-        done = assemble(infos, blocks)
+        done = assemble(infos, blocks, self.settings.format)
         status = "ok"
         if self.lost:
             over_time = all(why.startswith("over its limit") for why in self.skip.values())

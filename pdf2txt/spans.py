@@ -26,6 +26,15 @@ class Line:
     confidence: float = 1.0
     hidden: bool = False  # drawn in the invisible render mode (an OCR layer under a scan)
     turn: int = 0  # degrees clockwise by which this line would have to be turned to be upright on the seen page
+    stops: tuple[tuple[float, float], ...] = ()  # (x0, x1) of each cell that a tab sets apart; () where there is one
+
+    @property
+    def cells(self) -> list[tuple[str, float, float]]:
+        """(text, x0, x1) of what tabs set apart; the whole line where its cells' places are not known."""
+        texts = self.text.split("\t")
+        if len(texts) != len(self.stops):
+            return [(self.text, self.x0, self.x1)]
+        return [(text, x0, x1) for text, (x0, x1) in zip(texts, self.stops, strict=True)]
 
     @property
     def box(self) -> Box:
@@ -67,6 +76,7 @@ def join_row(parts: list[Line], separator: str | None = None) -> Line:
     if len(parts) == 1:
         return parts[0]
     text = parts[0].text
+    stops = list(parts[0].stops or [(parts[0].x0, parts[0].x1)])
     for left, right in itertools.pairwise(parts):
         gap = right.x0 - left.x1
         size = max(left.size, right.size)
@@ -76,6 +86,11 @@ def join_row(parts: list[Line], separator: str | None = None) -> Line:
             text += "\t"
         elif gap > 0.12 * size and not text.endswith(" ") and not right.text.startswith(" "):
             text += " "
+        cells = right.stops or ((right.x0, right.x1),)
+        if text.endswith("\t"):
+            stops += cells
+        else:
+            stops[-1:] = [(stops[-1][0], cells[0][1]), *cells[1:]]
         text += right.text
     x0, y0, x1, y1 = bounding_box(parts)
     main = max(parts, key=lambda p: len(p.text))
@@ -86,4 +101,5 @@ def join_row(parts: list[Line], separator: str | None = None) -> Line:
         confidence=sum(p.confidence * len(p.text) for p in parts) / letters,
         hidden=main.hidden,
         turn=main.turn,
+        stops=tuple(stops) if len(stops) > 1 else (),
     )  # fmt: skip
