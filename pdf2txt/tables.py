@@ -26,7 +26,7 @@ Join = Callable[[str, str], str]
 _NUMBER = re.compile(r"[(\[<>≤≥~≈±+−–-]*\s*[$€£¥]?\s*[(+−–-]?\d[\d.,:/'’±×^*()\[\]%‰°\s+−–-]*[$€£¥]?[KMBTkx]?[*†‡]*")
 _BLANK = re.compile(r"[-–—.·*]{1,3}|n/?a|N/?A")  # stands for "nothing" in columns of any kind
 _LEADERS = re.compile(r"(\.\s?){5,}|…{2,}")  # of a table of contents
-_OPERATOR = re.compile(r"[=+∑∫∏√∂·×÷−]|.*[=∑∫∏√∂∀∃⇒→]")
+_FORMULA = re.compile(r"[+·×÷−]$|.*[=∑∫∏√∂∀∃⇒→≈]|[|{}\sz]*[{}][|{}\sz]*$")
 _CURRENCY = re.compile(r"[$€£¥]")
 _CLOSING = re.compile(r"\)?\s*%|\)")
 _OPEN_ENDS = ("-", "\u00ad", "\x02", ",", "/", "&", "–", " and", " or", " of", " the", " in", " for", " to", " with", "(")
@@ -89,7 +89,7 @@ def find_grid(lines: list[Line], join: Join = lambda a, b: f"{a} {b}") -> Grid |
     if groups is None:
         return None
     table = [_merged(group, columns, join) for group in groups]
-    if not _is_clear(table):
+    if not _is_clear(table, len(lines)):
         return None
     return _with_header(table, [all(r.line.bold for r in group) for group in groups], join)
 
@@ -97,46 +97,91 @@ def find_grid(lines: list[Line], join: Join = lambda a, b: f"{a} {b}") -> Grid |
 def gather_tables(blocks: list[RawBlock]) -> list[RawBlock]:
     """Blocks of one page, with the pieces of each table as one block.
 
-    Where a cell has several lines, some lines of the table hold one cell only and look like text. They belong to
-    the table if they stand directly below or above a piece of it, inside its width, and are narrow.
+    Where a cell has several lines, some lines of the table hold one cell only and look like text, as does a row
+    whose cells stand close. They belong to the table if they stand directly below or above a piece of it and
+    fit into its columns.
     """
-    out: list[RawBlock] = []
-    for block in blocks:
-        if out and _same_table(out[-1], block):
-            lines = sorted([*out[-1].lines, *block.lines], key=lambda a: a.cy)
-            out[-1] = RawBlock(block.page, lines, "table", block.region)
-        else:
-            out.append(block)
+    out = list(blocks)
+    k = 0
+    while k < len(out):
+        if out[k].kind == "table":
+            while k + 1 < len(out) and (n := _further(out[k], out[k + 1 : k + 3])):
+                out[k : k + 1 + n] = [_one(out[k : k + 1 + n])]
+            while k and (n := _further(out[k], out[max(0, k - 2) : k][::-1])):
+                out[k - n : k + 1] = [_one(out[k - n : k + 1])]
+                k -= n
+        k += 1
     return out
 
 
-def _same_table(above: RawBlock, block: RawBlock) -> bool:
-    if (above.page, above.region) != (block.page, block.region) or "table" not in (above.kind, block.kind):
+def _one(pieces: list[RawBlock]) -> RawBlock:
+    lines = sorted((line for piece in pieces for line in piece.lines), key=lambda a: a.cy)
+    return RawBlock(pieces[0].page, lines, "table", pieces[0].region)
+
+
+def _further(table: RawBlock, beside: list[RawBlock]) -> int:
+    """How many of the (up to two) blocks next to a table, nearest first, are pieces of it."""
+    if _belongs(table, beside[0]):
+        return 1
+    # A line across the columns, such as a section's title, with more of the table behind it.
+    across = len(beside) > 1 and len(beside[0].lines) == 1 and beside[0].kind in ("text", "heading", "equation")
+    if across and _is_near(table, beside[0], 1.0) and _is_near(beside[0], beside[1], 1.0):
+        (x0, _, x1, _), (a, _, b, _) = table.box, beside[0].box
+        size = beside[0].lines[0].size
+        if x0 - size < a and b < x1 + size and len(beside[1].lines[0].cells) > 1 and _belongs(table, beside[1], True):
+            return 2
+    return 0
+
+
+def _is_near(a: RawBlock, b: RawBlock, most: float) -> bool:
+    """Of one region, and no more than ``most`` font sizes apart."""
+    above, below = (a, b) if a.box[1] <= b.box[1] else (b, a)
+    last, first = above.lines[-1], below.lines[0]
+    size = max(last.size, first.size)
+    free = (first.cy - first.size / 2) - (last.cy + last.size / 2)
+    return (a.page, a.region) == (b.page, b.region) and free <= most * size
+
+
+def _belongs(table: RawBlock, piece: RawBlock, anywhere: bool = False) -> bool:
+    (a0, _, a1, _), (b0, _, b1, _) = table.box, piece.box
+    if piece.kind == "table":
+        return (anywhere or _is_near(table, piece, 1.5)) and min(a1, b1) - max(a0, b0) > 0.5 * min(a1 - a0, b1 - b0)
+    if piece.kind not in ("text", "list", "heading", "equation") or not (anywhere or _is_near(table, piece, 0.9)):
         return False
-    size = max(above.lines[-1].size, block.lines[0].size)
-    gap = (block.lines[0].cy - block.lines[0].size / 2) - (above.lines[-1].cy + above.lines[-1].size / 2)
-    (a0, _, a1, _), (b0, _, b1, _) = above.box, block.box
-    if above.kind == block.kind == "table":
-        return gap < 1.5 * size and min(a1, b1) - max(a0, b0) > 0.5 * min(a1 - a0, b1 - b0)
-    table, piece = (above, block) if above.kind == "table" else (block, above)
-    if piece.kind not in ("text", "list", "heading", "equation") or gap > 0.9 * size:
-        return False
-    if above is piece and (len(piece.lines) > 2 or piece.kind != "text" or piece.lines[-1].text.endswith((".", ":"))):
-        return False  # what stands above a table is more often the text that speaks of it
+    size = median(line.size for line in table.lines)
     columns = _columns([line.cells for line in table.lines], size)
-    if len(columns) < 2:
+    if len(columns) < 2 or not all(0.6 * size < line.size < 1.25 * size for line in piece.lines):
         return False
-    left, right = columns[0][0] - 0.5 * size, columns[-1][1] + 0.5 * size
+    above = piece.box[1] < table.box[1]
+    rows = [len(line.cells) > 1 and _fits(line, columns, size) for line in piece.lines]
+    if above and not any(rows):
+        # What stands above a table is more often the text that speaks of it than one cell of its head.
+        text = piece.lines[-1].text
+        if len(piece.lines) > 2 or piece.kind != "text" or text.endswith((".", ":")) or not _is_near(table, piece, 0.5):
+            return False
     widest = max(b - a for a, b in itertools.pairwise([*(c[0] for c in columns), columns[-1][1]]))
-    # Not wider than a column, and in one of them (their right sides are only known by what stands there).
-    starts = [c[0] for c in columns] if len(table.lines) > 1 else []
-    return all(
+    return all(row or _is_in_one(line, columns, widest, size) for row, line in zip(rows, piece.lines, strict=True))
+
+
+def _fits(line: Line, columns: list[tuple[float, float]], size: float) -> bool:
+    """A row: each cell in one column, more than half of the columns taken."""
+    taken = set()
+    for _, x0, x1 in line.cells:
+        inside = [k for k, (a, b) in enumerate(columns) if min(x1, b) - max(x0, a) > 0.2 * size]
+        if len(inside) != 1:
+            return False
+        taken.add(inside[0])
+    return len(taken) > 1 and len(taken) >= 0.5 * len(columns)
+
+
+def _is_in_one(line: Line, columns: list[tuple[float, float]], widest: float, size: float) -> bool:
+    """A line of a single cell. Columns' right sides are only known by what stands there: their width is the limit."""
+    left, right = columns[0][0] - 0.5 * size, columns[-1][1] + 0.5 * size
+    return (
         left <= line.x0
         and line.x1 <= right
-        and line.width <= widest + size
-        and line.width < 0.6 * (right - left)
-        and sum(line.x0 + size < start < line.x1 - size for start in starts) == 0
-        for line in piece.lines
+        and line.width <= min(widest + size, 0.6 * (right - left))
+        and not any(line.x0 + size < start < line.x1 - size for start, _ in columns)
     )
 
 
@@ -147,7 +192,7 @@ def _is_no_table(cells: list[list[tuple[str, float, float]]]) -> bool:
     """A table of contents, a formula taken apart, or columns of prose."""
     texts = [text.strip() for row in cells for text, _, _ in row]
     leaders = sum(any(_LEADERS.search(text) for text, _, _ in row) for row in cells)
-    formulas = sum(bool(_OPERATOR.fullmatch(text) or _OPERATOR.match(text)) for text in texts)
+    formulas = sum(bool(_FORMULA.match(text)) for text in texts)
     return (
         leaders >= 0.3 * len(cells)
         or formulas >= 0.3 * len(texts)
@@ -192,14 +237,16 @@ def _place(lines: list[Line], columns: list[tuple[float, float]]) -> tuple[list[
             if not inside:
                 middle = (x0 + x1) / 2
                 inside = [min(range(len(columns)), key=lambda k: abs(sum(columns[k]) / 2 - middle))]
-            pieces = _cut(text, x0, x1, inside, columns, edges, line.size) if len(inside) > 1 else None
+            cut = len(inside) > 1 and len(cells) > 1
+            pieces = _cut(text, x0, x1, inside, columns, edges, line.size) if cut else None
             if pieces is None:
                 # Over several columns: a head's or a section's title, but hardly a body's cell.
                 doubts += len(inside) > 1 and len(cells) > 1 and line is not lines[0]
-                pieces = [(inside[0], text, x0, x1)]
+                title = len(inside) > 1 and len(cells) == 1 and line is not lines[0]  # of a section, over all columns
+                pieces = [(0 if title else inside[0], text, x0, x1)]
             for k, piece, a, b in pieces:
                 if k in row.cells:
-                    doubts += 1
+                    doubts += a - row.extents[k][1] > 1.5 * line.size
                     piece, a = f"{row.cells[k]} {piece}", row.extents[k][0]
                 row.cells[k] = piece.strip()
                 row.extents[k] = (a, b)
@@ -292,49 +339,59 @@ def _tidy_money(rows: list[_Row], n: int) -> tuple[list[_Row], int]:
 
 
 def _groups(rows: list[_Row], n: int, size: float) -> list[list[_Row]] | None:
-    """Lines that are one row together; None if cells begin at heights of their own and nothing parts the rows."""
+    """Lines that are one row together; None if that is not clear."""
     widths = [max((b - a for row in rows for a, b in [row.extents.get(k, (0.0, 0.0))]), default=0.0) for k in range(n)]
-    free, reach = [], rows[0].line.cy + rows[0].line.size / 2
+    # Lines that overlap in height are one row: a cell of several lines with another's middle beside it.
+    bunches, free, reach = [[rows[0]]], [], rows[0].line.cy + rows[0].line.size / 2
     for row in rows[1:]:
-        free.append(row.line.cy - row.line.size / 2 - reach)
-        reach = max(reach, row.line.cy + row.line.size / 2)
-    if (parted := _parted(rows, free, widths, size)) is not None:
-        return parted
-    if any(gap < -0.3 * size for gap in free):
-        return None
-    groups = [[rows[0]]]
-    for row in rows[1:]:
-        if _goes_on(groups[-1], row, widths):
-            groups[-1].append(row)
+        gap = row.line.cy - row.line.size / 2 - reach
+        if gap < -0.15 * size:
+            bunches[-1].append(row)
         else:
-            groups.append([row])
+            bunches.append([row])
+            free.append(gap)
+        reach = max(reach, row.line.cy + row.line.size / 2)
+    parted = _parted(bunches, free, widths, size)
+    groups = [(parted or bunches)[0]]
+    for bunch in (parted or bunches)[1:]:
+        if len(bunch) == 1 and _goes_on(groups[-1], bunch[0], widths, surely=parted is not None):
+            groups[-1] = groups[-1] + bunch
+        else:
+            groups.append(bunch)
+    if len(bunches) < len(rows) and not parted:
+        # Cells stand at the middle of their rows: a line alone may be a piece of the row below as well.
+        thin = sum(len({k for row in group for k in row.cells}) <= n / 2 for group in groups)
+        if thin > 0.1 * len(groups):
+            return None
     return groups
 
 
-def _parted(rows: list[_Row], free: list[float], widths: list[float], size: float) -> list[list[_Row]] | None:
+def _parted(bunches: list[list[_Row]], free: list[float], widths: list[float], size: float) -> list[list[_Row]] | None:
     """Rows set apart by more free space than their lines are, if that is how this table is set."""
     steps = [(low, high) for low, high in itertools.pairwise(sorted(free)) if low <= 0.8 * size]
     for low, high in sorted(steps, key=lambda s: s[0] - s[1]):
         if high - low < 0.15 * size:
             break
-        groups = [[rows[0]]]
-        for gap, row in zip(free, rows[1:], strict=True):
+        groups = [[bunches[0]]]
+        for gap, bunch in zip(free, bunches[1:], strict=True):
             if gap > (low + high) / 2:
-                groups.append([row])
+                groups.append([bunch])
             else:
-                groups[-1].append(row)
-        if len(groups) >= 2 and len(rows) <= 5 * len(groups) and all(_is_one_row(g, widths) for g in groups):
-            return groups
+                groups[-1].append(bunch)
+        if len(groups) >= 2 and len(bunches) <= 5 * len(groups) and all(_is_one_row(g, widths) for g in groups):
+            return [[row for bunch in group for row in bunch] for group in groups]
     return None
 
 
-def _is_one_row(group: list[_Row], widths: list[float]) -> bool:
-    """Whether the lines of a group read as one row: no column has two numbers, and its texts run on."""
+def _is_one_row(group: list[list[_Row]], widths: list[float]) -> bool:
+    """Whether the lines of a group read as one row: no number below another cell's text, and texts run on."""
     good = bad = 0
     for k in range(len(widths)):
-        mine = [(row.cells[k], row.extents[k], row.line.size) for row in group if k in row.cells]
-        for (text, extent, size), (after, _, _) in itertools.pairwise(mine):
-            if _solid(text) and _solid(after):
+        mine = [(i, row.cells[k], row.extents[k], row.line.size) for i, b in enumerate(group) for row in b if k in row.cells]
+        for (i, text, extent, size), (j, after, _, _) in itertools.pairwise(mine):
+            if i == j:
+                continue
+            if _solid(after):
                 return False
             runs_on = _runs_on(text, extent, after, widths[k], size)
             good, bad = good + runs_on, bad + (not runs_on)
@@ -346,9 +403,14 @@ def _solid(text: str) -> bool:
     return is_number(text) or bool(_BLANK.fullmatch(text))
 
 
+def _is_open(text: str, after: str) -> bool:
+    """Whether the words themselves say that ``after`` goes on with ``text``."""
+    return after[0].islower() or after[0] in "(&/" or text.endswith(_OPEN_ENDS)
+
+
 def _runs_on(text: str, extent: tuple[float, float], after: str, width: float, size: float) -> bool:
     """Whether ``after`` may be the next line of the cell ``text`` in a column of ``width`` points."""
-    if after[0].islower() or after[0] in "(&/" or text.endswith(_OPEN_ENDS):
+    if _is_open(text, after):
         return True
     if width < 6 * size:
         return False  # in a narrow column every word is too long for the line above
@@ -357,18 +419,28 @@ def _runs_on(text: str, extent: tuple[float, float], after: str, width: float, s
     return taken + letter * _width(" " + after.split()[0]) > 0.98 * width
 
 
-def _goes_on(group: list[_Row], row: _Row, widths: list[float]) -> bool:
-    """Whether a line goes on with the cells of the row above it; no free space says so."""
+def _goes_on(group: list[_Row], row: _Row, widths: list[float], surely: bool) -> bool:
+    """Whether a line goes on with the cells of the row above it, by its words and by what would have fitted.
+
+    ``surely``: by its words alone.
+    """
     have = {k for above in group for k in above.cells}
     if have == {0} and len(row.cells) > 1 and 0 in row.cells:  # the label's numbers stand on its last line
         return row.cells[0][0].islower() and not group[-1].cells[0].endswith((":", "."))
     if not set(row.cells) < have or any(map(_solid, row.cells.values())):
         return False
+    open_, runs_on = [], []
     for k, text in row.cells.items():
         above = next(r for r in reversed(group) if k in r.cells)
-        if _solid(above.cells[k]) or not _runs_on(above.cells[k], above.extents[k], text, widths[k], row.line.size):
-            return False
-    return set(row.cells) != {0} or row.line.bold == group[-1].line.bold
+        before, solid = above.cells[k], _solid(above.cells[k])
+        open_.append(not solid and _is_open(before, text))
+        runs_on.append(not solid and _runs_on(before, above.extents[k], text, widths[k], row.line.size))
+    if all(open_):
+        return True
+    missing = [r.cells.get(k, "") for r in group for k in have - set(row.cells)]
+    if len(row.cells) > 1 and any(open_) and any(map(_solid, missing)):
+        return True  # one cell goes on for sure, and the number that rows have is missing
+    return not surely and all(runs_on) and (set(row.cells) != {0} or row.line.bold == group[-1].line.bold)
 
 
 def _merged(group: list[_Row], n: int, join: Join) -> tuple[str, ...]:
@@ -385,12 +457,12 @@ def _merged(group: list[_Row], n: int, join: Join) -> tuple[str, ...]:
 # ------------------------------------------------------------------------------------------- the whole
 
 
-def _is_clear(table: list[tuple[str, ...]]) -> bool:
+def _is_clear(table: list[tuple[str, ...]], lines: int) -> bool:
     """Enough rows and columns, and most cells of the grid filled."""
     n = len(table[0])
     filled = [sum(map(bool, row)) for row in table]
     full = sum(f > 1 for f in filled)
-    if full < 2 or (len(table) < 3 and (n < 3 or min(filled) < n)):
+    if full < 2 or (len(table) < 3 and (n < 3 or min(filled) < n or lines > 2)):
         return False
     # Titles of sections stand alone on their row.
     cells = [f for f in filled if f > 1]
@@ -410,7 +482,8 @@ def _with_header(table: list[tuple[str, ...]], bold: list[bool], join: Join) -> 
     first = next((i for i, has in enumerate(numbers) if has), 1) if any(numeric) else 1
     if first == 0:
         # Years and the like: a head of numbers has no label of its own, or is the one bold row.
-        first = int(not table[0][0] or (bold[0] and not any(bold[1:])))
+        bare = not table[0][0] and all(is_number(text) for text in table[0][1:] if text) and sum(map(bool, table[0])) > 1
+        first = int(bare or (bold[0] and not any(bold[1:])))
     head, at = list(table[0]) if first else [""] * n, min(first, 1)
     while 0 < at < min(first, 4) and not table[at][0] and any(table[at]):
         head = [join(a, b) if a and b else a or b for a, b in zip(head, table[at], strict=True)]
