@@ -24,6 +24,7 @@ _HEADINGS = ("title", "heading")
 _DEEPEST = 6
 _ALIKE = 0.93  # font sizes nearer than this are one (OCR estimates them)
 _NUMBERING = re.compile(r"(?:(?:chapter|section|appendix|kapitel|abschnitt)\s+)?(\d{1,2}(?:\.\d{1,2})*)\.?\s+\S", re.I)
+_CUT_OFF = re.compile(r"[\x02\u00ad](?= \|)")  # a cell's last hyphen, its other half not found
 _BULLET = re.compile(r"[•◦▪‣●○■□–—*·-]\s+")
 _ORDERED = re.compile(r"\(?(\d{1,3})[.)]\s+")
 # What Markdown would take for more than text at a line's start (CommonMark 0.31, sections 4 and 5).
@@ -119,7 +120,9 @@ def _table(blocks: list[RawBlock], vocabulary: Vocabulary) -> list[Piece]:
         return left + separator + right
 
     grid = find_grid([line for line in blocks[0].lines if _bare(line.text)], together)
-    return [Piece(0, _without_soft_hyphens(to_markdown(grid)))] if grid else []
+    if grid is None:
+        return []
+    return [Piece(0, _without_soft_hyphens(_CUT_OFF.sub("-", to_markdown(grid))))]
 
 
 def _joined(blocks: list[RawBlock], vocabulary: Vocabulary) -> list[Piece]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from pdf2txt.schema import Box
 
-
 Gap = tuple[int, float, float]  # how many words of the line stand before it, x where it begins and ends
 WIDE_SPACE = 0.6  # font sizes: wider than most justified spaces, narrower than what sets columns of a table apart
 

@@ -15,22 +15,28 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
+import numpy as np
+
 from pdf2txt.blocks import RawBlock
-from pdf2txt.spans import Line
+from pdf2txt.spans import Line, bounding_box
 
 Join = Callable[[str, str], str]
 
-_NUMBER = re.compile(r"[(\[<>≤≥~≈±+−–-]*\s*[$€£¥]?\s*[(+−–-]?\d[\d.,:/'’±×^*()\[\]%‰°\s+−–-]*[$€£¥]?[KMBTkx]?[*†‡]*")
+_NUMBER = re.compile(
+    r"[(\[<>≤≥~≈±+−–-]*\s*[$€£¥]?\s*[(+−–-]?\d[\d.,:/'’±×^*()\[\]%‰°\s+−–-]*[$€£¥]?(?:[eE][+−–-]?\d+)?[KMBTkx]?[*†‡]*"
+)
 _BLANK = re.compile(r"[-–—.·*]{1,3}|n/?a|N/?A")  # stands for "nothing" in columns of any kind
 _LEADERS = re.compile(r"(\.\s?){5,}|…{2,}")  # of a table of contents
 _FORMULA = re.compile(r"[+·×÷−]$|.*[=∑∫∏√∂∀∃⇒→≈]|[|{}\sz]*[{}][|{}\sz]*$")
+_MARK = re.compile(r"[^\w\s]|o|\(?(\d{1,2}|[a-zA-Z]|[ivx]{1,4})[.)]|\[\d{1,3}\]")  # of a list's item
 _CURRENCY = re.compile(r"[$€£¥]")
 _CLOSING = re.compile(r"\)?\s*%|\)")
-_OPEN_ENDS = ("-", "\u00ad", "\x02", ",", "/", "&", "–", " and", " or", " of", " the", " in", " for", " to", " with", "(")
-_MOST_COLUMNS = 30
+_OPEN_ENDS = (*"-\u00ad\x02,/&–(", " and", " or", " of", " the", " in", " for", " to", " with")
+_MOST_COLUMNS, _MOST_LINES = 30, 2000
+_SAMPLE = 60  # rows that columns are judged by, so that the time for a table grows with its lines only
 _MOST_LETTERS = 160  # of a cell on average: more is prose in columns
 _NARROW, _WIDE = "fijlrtI.,:;'|!()[] ", "mwMW@%—"
 
@@ -71,7 +77,7 @@ def find_grid(lines: list[Line], join: Join = lambda a, b: f"{a} {b}") -> Grid |
     ``join`` puts the lines of one cell together.
     """
     lines = [line for line in lines if line.text.strip()]
-    if len(lines) < 2 or any(line.turn for line in lines):
+    if not 2 <= len(lines) <= _MOST_LINES or any(line.turn for line in lines):
         return None
     cells = [line.cells for line in lines]
     several = [row for row in cells if len(row) > 1]
@@ -82,13 +88,13 @@ def find_grid(lines: list[Line], join: Join = lambda a, b: f"{a} {b}") -> Grid |
     if not 2 <= len(columns) <= _MOST_COLUMNS:
         return None
     rows, doubts = _place(lines, columns)
-    if doubts > 0.1 * sum(map(len, cells)):
+    if doubts > 0.1 * sum(map(len, cells)) or _is_list(rows, len(columns)) or _is_prose(rows, len(columns)):
         return None
-    rows, columns = _tidy_money(rows, len(columns))
-    groups = _groups(rows, columns, size)
+    rows, n = _tidy_money(rows, len(columns))
+    groups = _groups(rows, n, size)
     if groups is None:
         return None
-    table = [_merged(group, columns, join) for group in groups]
+    table = [_merged(group, n, join) for group in groups]
     if not _is_clear(table, len(lines)):
         return None
     return _with_header(table, [all(r.line.bold for r in group) for group in groups], join)
@@ -104,14 +110,27 @@ def gather_tables(blocks: list[RawBlock]) -> list[RawBlock]:
     out = list(blocks)
     k = 0
     while k < len(out):
-        if out[k].kind == "table":
-            while k + 1 < len(out) and (n := _further(out[k], out[k + 1 : k + 3])):
-                out[k : k + 1 + n] = [_one(out[k : k + 1 + n])]
-            while k and (n := _further(out[k], out[max(0, k - 2) : k][::-1])):
-                out[k - n : k + 1] = [_one(out[k - n : k + 1])]
-                k -= n
+        row = out[k].kind == "text" and all("\t" in line.text for line in out[k].lines)
+        if out[k].kind == "table" or row:
+            first, last = _reach(out, k)
+            whole = _one(out[first:last]) if last - first > 1 else out[k]
+            if out[k].kind == "table" or (whole is not out[k] and find_grid(whole.lines)):
+                out[first:last] = [whole]
+                k = first
+            else:
+                k = last - 1
         k += 1
     return out
+
+
+def _reach(blocks: list[RawBlock], k: int) -> tuple[int, int]:
+    """(first, last + 1) of the blocks that make up the table of which block ``k`` is a piece."""
+    first, last, table = k, k + 1, replace(blocks[k], kind="table")
+    while last < len(blocks) and (n := _further(table, blocks[last : last + 2])):
+        table, last = _one([table, *blocks[last : last + n]]), last + n
+    while first and (n := _further(table, blocks[max(0, first - 2) : first][::-1])):
+        table, first = _one([table, *blocks[first - n : first]]), first - n
+    return first, last
 
 
 def _one(pieces: list[RawBlock]) -> RawBlock:
@@ -135,7 +154,7 @@ def _further(table: RawBlock, beside: list[RawBlock]) -> int:
 
 def _is_near(a: RawBlock, b: RawBlock, most: float) -> bool:
     """Of one region, and no more than ``most`` font sizes apart."""
-    above, below = (a, b) if a.box[1] <= b.box[1] else (b, a)
+    above, below = (a, b) if a.lines[0].cy <= b.lines[0].cy else (b, a)
     last, first = above.lines[-1], below.lines[0]
     size = max(last.size, first.size)
     free = (first.cy - first.size / 2) - (last.cy + last.size / 2)
@@ -143,16 +162,17 @@ def _is_near(a: RawBlock, b: RawBlock, most: float) -> bool:
 
 
 def _belongs(table: RawBlock, piece: RawBlock, anywhere: bool = False) -> bool:
-    (a0, _, a1, _), (b0, _, b1, _) = table.box, piece.box
+    above = piece.lines[0].cy < table.lines[0].cy
+    nearest = table.lines[:_SAMPLE] if above else table.lines[-_SAMPLE:]
+    (a0, _, a1, _), (b0, _, b1, _) = bounding_box(nearest), piece.box
     if piece.kind == "table":
         return (anywhere or _is_near(table, piece, 1.5)) and min(a1, b1) - max(a0, b0) > 0.5 * min(a1 - a0, b1 - b0)
     if piece.kind not in ("text", "list", "heading", "equation") or not (anywhere or _is_near(table, piece, 0.9)):
         return False
-    size = median(line.size for line in table.lines)
-    columns = _columns([line.cells for line in table.lines], size)
+    size = median(line.size for line in nearest)
+    columns = _columns([line.cells for line in nearest], size)
     if len(columns) < 2 or not all(0.6 * size < line.size < 1.25 * size for line in piece.lines):
         return False
-    above = piece.box[1] < table.box[1]
     rows = [len(line.cells) > 1 and _fits(line, columns, size) for line in piece.lines]
     if above and not any(rows):
         # What stands above a table is more often the text that speaks of it than one cell of its head.
@@ -194,25 +214,24 @@ def _is_no_table(cells: list[list[tuple[str, float, float]]]) -> bool:
     leaders = sum(any(_LEADERS.search(text) for text, _, _ in row) for row in cells)
     formulas = sum(bool(_FORMULA.match(text)) for text in texts)
     return (
-        leaders >= 0.3 * len(cells)
-        or formulas >= 0.3 * len(texts)
-        or sum(map(len, texts)) > _MOST_LETTERS * len(texts)
+        leaders >= 0.3 * len(cells) or formulas >= 0.3 * len(texts) or sum(map(len, texts)) > _MOST_LETTERS * len(texts)
     )
 
 
 def _columns(cells: list[list[tuple[str, float, float]]], size: float) -> list[tuple[float, float]]:
     """(x0, x1) of each column, left to right."""
     several = [row for row in cells if len(row) > 1]
-    intervals = []
-    for row in cells:
-        for _, x0, x1 in row:
-            one = two = 0
-            for other in several:
-                inside = sum(min(x1, b) - max(x0, a) > 0.5 * (b - a) for _, a, b in other)
-                one += inside == 1
-                two += inside > 1
-            if not two or two < 0.3 * (one + two):
-                intervals.append((x0, x1))
+    several = several[:: 1 + len(several) // _SAMPLE]
+    x0, x1 = np.array([cell[1:] for row in cells for cell in row]).T
+    one, two = np.zeros(len(x0)), np.zeros(len(x0))
+    for row in several:
+        a, b = np.array([cell[1:] for cell in row]).T
+        covers = np.minimum(x1[:, None], b) - np.maximum(x0[:, None], a) > 0.5 * (b - a)
+        inside = covers.sum(axis=1)
+        one += inside == 1
+        two += inside > 1
+    own = (two == 0) | (two < 0.3 * (one + two))
+    intervals = list(zip(x0[own].tolist(), x1[own].tolist(), strict=True))
     intervals.sort()
     out: list[tuple[float, float]] = []
     for x0, x1 in intervals:
@@ -252,6 +271,24 @@ def _place(lines: list[Line], columns: list[tuple[float, float]]) -> tuple[list[
                 row.extents[k] = (a, b)
         rows.append(row)
     return rows, doubts
+
+
+def _is_list(rows: list[_Row], n: int) -> bool:
+    """Marks of a list, and its items."""
+    marks = [row.cells[0] for row in rows if 0 in row.cells]
+    return n == 2 and all(_MARK.fullmatch(mark) for mark in marks)
+
+
+def _is_prose(rows: list[_Row], n: int) -> bool:
+    """Columns of running text side by side: every one filled from side to side by most of its lines."""
+    for k in range(n):
+        mine = [(row.cells[k], row.extents[k]) for row in rows if k in row.cells]
+        if not mine or median(len(text.split()) for text, _ in mine) < 4:
+            return False
+        width = max(b for _, (_, b) in mine) - min(a for _, (a, _) in mine)
+        if sum(b - a > 0.8 * width for _, (a, b) in mine) < 0.6 * len(mine):
+            return False
+    return True
 
 
 def _edges(lines: list[Line], columns: list[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -387,7 +424,9 @@ def _is_one_row(group: list[list[_Row]], widths: list[float]) -> bool:
     """Whether the lines of a group read as one row: no number below another cell's text, and texts run on."""
     good = bad = 0
     for k in range(len(widths)):
-        mine = [(i, row.cells[k], row.extents[k], row.line.size) for i, b in enumerate(group) for row in b if k in row.cells]
+        mine = [
+            (i, row.cells[k], row.extents[k], row.line.size) for i, b in enumerate(group) for row in b if k in row.cells
+        ]
         for (i, text, extent, size), (j, after, _, _) in itertools.pairwise(mine):
             if i == j:
                 continue
@@ -482,7 +521,9 @@ def _with_header(table: list[tuple[str, ...]], bold: list[bool], join: Join) -> 
     first = next((i for i, has in enumerate(numbers) if has), 1) if any(numeric) else 1
     if first == 0:
         # Years and the like: a head of numbers has no label of its own, or is the one bold row.
-        bare = not table[0][0] and all(is_number(text) for text in table[0][1:] if text) and sum(map(bool, table[0])) > 1
+        bare = (
+            not table[0][0] and all(is_number(text) for text in table[0][1:] if text) and sum(map(bool, table[0])) > 1
+        )
         first = int(bare or (bold[0] and not any(bold[1:])))
     head, at = list(table[0]) if first else [""] * n, min(first, 1)
     while 0 < at < min(first, 4) and not table[at][0] and any(table[at]):
