@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from pdf2txt.errors import UserError
+from pdf2txt.export import open_jsonl
 from pdf2txt.schema import CONVERTED, PAGE_BREAK, Document
 from pdf2txt.settings import Pdf2txtSettings
 from pdf2txt.sources import find_sources
 from pdf2txt.units import digest, write_atomic
+from pdf2txt.view import write_view
 
 _SCRATCH = ".pdf2txt-"
 
@@ -30,16 +32,21 @@ def convert_folder(
     settings: Pdf2txtSettings | None = None,
     report: Callable[..., None] = lambda event, **fields: None,
     units: Path | None = None,
+    jsonl: Path | None = None,
+    view: bool = False,
 ) -> dict[str, Any]:
     """Write ``<stem>.txt`` and ``<stem>.json`` into ``out`` for every document below ``paths``.
 
-    The JSON file holds the whole ``Document``; a rejected file has only that. Where two files share a
+    The text file is ``<stem>.md`` where the settings ask for Markdown. The JSON file holds the whole
+    ``Document``; a rejected file has only that. Where two files share a
     stem, both names carry the first 8 hex digits of their sha256.
 
     Args:
         page_breaks: pages apart by a form feed in the ``.txt`` (a paragraph over a page's end is cut there).
         report: takes the stage contract's events.
         units: a store's units, to reuse what is converted; None: everything is converted.
+        jsonl: a file that gets all documents as JSON lines (``export.py``).
+        view: write ``<stem>.html`` as well (``view.py``).
 
     Returns:
         ``{"documents": [{"source", "sha256", "status", "pages", "pages_ocr", "seconds", "warnings",
@@ -60,7 +67,7 @@ def convert_folder(
         (out / ".writable").unlink()
     except OSError as error:
         raise UserError(f"cannot write to {out}: {error.strerror}", "choose another --out folder") from error
-    with _scratch(out) as work:
+    with _scratch(out) as work, open_jsonl(jsonl) if jsonl else contextlib.nullcontext(lambda document: False) as add:
         hashes, unreadable = _hashes(files, report)
         by_hash: dict[str, Path] = {}
         for file, sha256 in hashes.items():
@@ -70,8 +77,11 @@ def convert_folder(
         names = _names({file: hashes.get(file) or digest(str(file.absolute())) for file in files})
         entries: dict[Path, dict[str, Any]] = {}
         for document, seconds in converter.documents_and_seconds(by_hash):
+            add(document)
             for file in (f for f, sha256 in hashes.items() if sha256 == document.sha256):
-                entries[file] = _write(document, file, out, names[file], page_breaks, seconds)
+                entries[file] = _write(document, file, out, names[file], page_breaks, seconds, settings.format)
+                if view:
+                    write_view(document, file, out / f"{names[file]}.html")
         for file in files:
             if file not in entries:
                 why = unreadable.get(file) or converter.problems.get(hashes[file], "no result")
@@ -147,13 +157,15 @@ def _names(hashes: dict[Path, str]) -> dict[Path, str]:
     return {f: f.stem if same[f.stem.casefold()] == 1 else f"{f.stem}-{sha256[:8]}" for f, sha256 in hashes.items()}
 
 
-def _write(document: Document, file: Path, out: Path, name: str, page_breaks: bool, seconds: float) -> dict[str, Any]:
+def _write(
+    document: Document, file: Path, out: Path, name: str, page_breaks: bool, seconds: float, form: str = "plain"
+) -> dict[str, Any]:
     text_file: Path | None = None
     if document.status in CONVERTED:
         text = document.text
         if page_breaks:
             text = PAGE_BREAK.join(text[p.start : p.end] for p in document.pages)
-        text_file = out / f"{name}.txt"
+        text_file = out / f"{name}{'.md' if form == 'markdown' else '.txt'}"
         write_atomic(text_file, (text + "\n").encode("utf-8", "replace"))
     body = json.dumps(document.to_dict(), ensure_ascii=False, indent=1)
     write_atomic(out / f"{name}.json", body.encode("utf-8", "replace"))

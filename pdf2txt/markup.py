@@ -9,9 +9,11 @@ nothing is escaped: the text is for training, and a stray ``*`` or ``_`` reads b
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pdf2txt.blocks import RawBlock
 from pdf2txt.hyphens import Vocabulary, join
@@ -44,48 +46,75 @@ class Piece:
 
 
 class Outline:
-    """Levels of a document's headings: 1 for its title, below that by size, weight and depth of numbering."""
+    """Levels of a document's headings: 1 for its title, below that by size, weight and depth of numbering.
+
+    Looks that occur once and bear no number (authors' names, a dedication) take part in no ranking: they get the
+    level of the next smaller look that does.
+    """
 
     def __init__(self, blocks: Iterable[RawBlock] = ()) -> None:
-        self.looks: dict[tuple[float, bool, int], int] = {}
-        self.titled = False
-        self.levels: dict[tuple[float, bool, int], int] | None = None
+        self.looks: Counter[_Look] = Counter()
+        self.title: tuple[int, float] | None = None  # its page and size
+        self.levels: dict[_Look, int] | None = None
         for block in blocks:
             self.add(block)
 
     def add(self, block: RawBlock) -> None:
+        """Count a block; all are added before the first level is asked for."""
         if block.kind == "title":
-            self.titled = True
-        elif block.kind == "heading":
-            look = _look(block)
-            self.looks[look] = self.looks.get(look, 0) + 1
+            self.title = (block.page, block.lines[0].size)
+        elif block.kind == "heading" and not self._is_title(block):
+            self.looks[_look(block)] += 1
             self.levels = None
 
     def level(self, block: RawBlock) -> int:
         """1 to 6."""
-        if block.kind == "title":
+        if block.kind == "title" or self._is_title(block):
             return 1
         if self.levels is None:
-            self.levels = self._rank()
+            self.levels = self._ranked()
         return self.levels.get(_look(block), _DEEPEST)
 
-    def _rank(self) -> dict[tuple[float, bool, int], int]:
-        sizes: list[float] = []  # the biggest of each group of sizes
+    def _is_title(self, block: RawBlock) -> bool:
+        """A further line of the title."""
+        page, size = self.title or (0, 0.0)
+        return block.page == page and abs(block.lines[0].size - size) < 0.02 * size
+
+    def _ranked(self) -> dict[_Look, int]:
+        biggest: list[float] = []  # of each group of sizes that count as one
         group = {}
-        for size in sorted({size for size, _, _ in self.looks}, reverse=True):
-            if not sizes or size < _ALIKE * sizes[-1]:
-                sizes.append(size)
-            group[size] = len(sizes)
-        ranks = {look: (group[look[0]], not look[1], max(1, look[2])) for look in self.looks}
-        order = {rank: n for n, rank in enumerate(sorted(set(ranks.values())))}
-        return {look: min(_DEEPEST, order[rank] + 1 + self.titled) for look, rank in ranks.items()}
+        for size in sorted({look.size for look in self.looks}, reverse=True):
+            if not biggest or size < _ALIKE * biggest[-1]:
+                biggest.append(size)
+            group[size] = len(biggest)
+        # Where numbers of several depths look the same, depth decides; those without a number are of the first.
+        least: dict[tuple[int, bool], int] = {}
+        for look in self.looks:
+            key = (group[look.size], not look.bold)
+            if look.depth:
+                least[key] = min(least.get(key, look.depth), look.depth)
+        ranks = {}
+        for look in self.looks:
+            key = (group[look.size], not look.bold)
+            ranks[look] = (*key, look.depth or least.get(key, 1))
+        times: Counter[tuple[int, bool, int]] = Counter()
+        for look, n in self.looks.items():
+            times[ranks[look]] += n + bool(look.depth)
+        order = sorted(rank for rank, n in times.items() if n > 1) or sorted(times)
+        top = 1 + (self.title is not None)
+        return {look: min(_DEEPEST, top + bisect_left(order, rank)) for look, rank in ranks.items()}
 
 
-def _look(block: RawBlock) -> tuple[float, bool, int]:
-    """(size in half points, bold, depth of its number: 2 for "3.1", 0 for none)"""
+class _Look(NamedTuple):
+    size: float  # to half a point
+    bold: bool
+    depth: int  # of its number: 2 for "3.1", 0 for none
+
+
+def _look(block: RawBlock) -> _Look:
     number = _NUMBERING.match(block.lines[0].text)
     depth = number.group(1).count(".") + 1 if number else 0
-    return round(block.lines[0].size * 2) / 2, all(a.bold for a in block.lines), depth
+    return _Look(round(block.lines[0].size * 2) / 2, all(a.bold for a in block.lines), depth)
 
 
 def render(
