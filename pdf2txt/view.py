@@ -258,11 +258,12 @@ border-radius:2px;text-decoration:none}
 .box b{position:absolute;right:100%;top:-1.5px;margin-right:1px;font:600 10px/1.35 system-ui,sans-serif;padding:0 .3em;
 color:#fff;background:hsl(var(--h) var(--s,75%) 38%);border-radius:2px}
 .box b:empty{display:none}
-.box.on{background:hsl(var(--h) var(--s,75%) 50%/.3);z-index:2;outline:2px solid hsl(var(--h) var(--s,75%) 42%)}
+.box.on,.box.picked{background:hsl(var(--h) var(--s,75%) 50%/.3);z-index:2;
+outline:2px solid hsl(var(--h) var(--s,75%) 42%)}
 .piece{border-left:4px solid hsl(var(--h) var(--s,65%) var(--l));padding:.1rem .7rem;margin-bottom:.5rem;
 background:var(--card);border-radius:0 4px 4px 0;scroll-margin-top:8rem}
 .piece.gone{border-left-style:dashed;color:var(--dim);background:none}
-.piece.on{outline:2px solid hsl(var(--h) var(--s,65%) var(--l))}
+.piece.on,.piece.picked{outline:2px solid hsl(var(--h) var(--s,65%) var(--l))}
 .piece>span{font-size:.75rem;color:var(--dim)}.piece.gone{display:flex;gap:.6em;font-size:.82rem;align-items:baseline}
 pre{margin:0;font:inherit;white-space:pre-wrap;overflow-wrap:anywhere;tab-size:4}
 .k-table pre,.k-equation pre{font:12.5px/1.45 ui-monospace,monospace;
@@ -285,6 +286,9 @@ for(const [name,on] of [['mouseover',1],['focusin',1],['mouseout',0],['focusout'
 document.addEventListener(name,e=>mark(e,!!on));
 document.addEventListener('click',event=>{
 const key=event.target.closest('.key'),box=event.target.closest('.box'),piece=event.target.closest('.piece');
+const at=box||piece;
+if(at){for(const e of document.querySelectorAll('.picked'))e.classList.remove('picked');
+for(const e of all(at.dataset.b))e.classList.add('picked')}
 if(key){const on=key.getAttribute('aria-pressed')!=='true';key.setAttribute('aria-pressed',on);
 for(const e of document.querySelectorAll(`[data-b].k-${key.dataset.kind}`))e.classList.toggle('hide',!on)}
 else if(box){event.preventDefault();document.getElementById('t'+box.dataset.b).scrollIntoView({block:'nearest'})}

@@ -143,3 +143,21 @@ def test_odd_characters_do_not_move_the_spans(tmp_path: Path):
     record = json.loads(line)
     start, end, _ = record["attributes"]["pdf_page_numbers"][0]
     assert record["text"][start:end] == "b\u2028c𝒳"
+
+
+def test_the_commands(typeset, tmp_path: Path):
+    from typer.testing import CliRunner
+
+    from flows.cli import app
+
+    path = typeset(SOURCE.replace("{n}", "1"))
+    out, first, second = tmp_path / "out", tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    arguments = ["pdf2txt", path, "--out", out, "--workers", 1, "--format", "markdown", "--view", "--jsonl", first]
+    run = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert run.exit_code == 0, run.output
+    assert {f.suffix for f in out.iterdir()} == {".md", ".json", ".html"}
+    run = CliRunner().invoke(app, ["export", str(out), "--jsonl", str(second), "--json"])
+    assert run.exit_code == 0 and json.loads(run.output)["documents"] == 1
+    assert first.read_text() == second.read_text()
+    run = CliRunner().invoke(app, ["export", str(tmp_path / "nowhere"), "--jsonl", str(second)])
+    assert run.exit_code == 2
