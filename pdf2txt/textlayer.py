@@ -191,10 +191,11 @@ def _runs(codes: list[int], boxes: Any, sizes: list[float], turns: list[int], fr
             x0, y0, x1, y1 = ax, ay, bx, by
             biggest = by - ay
         else:
-            if ax - x1 > _SPACE * max(biggest, by - ay) and text[-1] != " " and turn_now == rotation:
-                gaps.append(len(text))
-            if ax - x1 > WIDE_SPACE * 0.8 * max(biggest, by - ay) and turn_now == rotation:
-                wide.append((len(text), x1, ax))
+            if ax - x1 > _SPACE * (tall := max(biggest, by - ay)) and turn_now == rotation:
+                if text[-1] != " ":
+                    gaps.append(len(text))
+                if ax - x1 > WIDE_SPACE * 0.8 * tall:
+                    wide.append((len(text), x1, ax))
             x0, y0, x1, y1 = min(x0, ax), min(y0, ay), max(x1, bx), max(y1, by)
             biggest = max(biggest, by - ay)
         text.append("\x02" if c in (0x02, 0xFFFE, 0xAD) else chr(c))

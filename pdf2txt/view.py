@@ -36,11 +36,12 @@ _HUES = {
 }  # fmt: skip
 
 
-def write_view(document: Document, file: Path, target: Path) -> Path:
+def write_view(document: Document, file: Path, target: Path, password: str | None = None) -> Path:
     """Write ``target`` (``<stem>.html``), and ``<stem>_view/`` beside it where the document is long.
 
     Args:
         file: the PDF or text file that ``document`` was made from; its pages are drawn anew.
+        password: that opens it.
 
     Raises:
         OSError: the place cannot be written.
@@ -53,7 +54,7 @@ def write_view(document: Document, file: Path, target: Path) -> Path:
     aside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with aside.open("wb") as out:
-            for piece in _html(document, file, folder if apart else None):
+            for piece in _html(document, _Images(file, folder if apart else None, password)):
                 out.write(piece.encode("utf-8", "replace"))
         aside.replace(target)
     finally:
@@ -61,7 +62,7 @@ def write_view(document: Document, file: Path, target: Path) -> Path:
     return target
 
 
-def _html(document: Document, file: Path, folder: Path | None) -> Iterator[str]:
+def _html(document: Document, images: _Images) -> Iterator[str]:
     kinds = Counter(b.kind for b in document.blocks)
     legend = "".join(
         f'<button type="button" class="key k-{kind}{" gone" if kind in _REMOVED else ""}" data-kind="{kind}" '
@@ -96,7 +97,6 @@ def _html(document: Document, file: Path, folder: Path | None) -> Iterator[str]:
         yield '<p class="empty">The document has no pages to show.</p>\n'
     begins = {p.start for p in document.paragraphs}
     by_page = {number: list(blocks) for number, blocks in groupby(document.blocks, key=lambda b: b.page)}
-    images = _Images(file, folder)
     with closing(images):
         for page in document.pages:
             yield _page(document, page, by_page.get(page.number, []), begins, images)
@@ -168,12 +168,12 @@ def _share(part: float, whole: float) -> str:
 class _Images:
     """Pages drawn one at a time."""
 
-    def __init__(self, file: Path, folder: Path | None) -> None:
+    def __init__(self, file: Path, folder: Path | None, password: str | None) -> None:
         self.file, self.folder, self.pdf = file, folder, None
         with suppress(Exception):  # what cannot be opened cannot be shown; the document's warnings say why
             import pypdfium2
 
-            self.pdf = pypdfium2.PdfDocument(file)
+            self.pdf = pypdfium2.PdfDocument(file, password=password)
 
     def close(self) -> None:
         if self.pdf is not None:
