@@ -1,9 +1,9 @@
-"""Commands that use one library directly: pdf2txt, dataset, chat."""
+"""Commands that use one library directly: pdf2txt, export, dataset, chat."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -24,6 +24,16 @@ def pdf2txt(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="PDF files, or folders searched recursively.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where <stem>.txt and <stem>.json go.")],
     page_breaks: Annotated[bool, typer.Option("--page-breaks", help="Separate pages by a form feed.")] = False,
+    form: Annotated[
+        Literal["plain", "markdown"], typer.Option("--format", help="Form of the text; markdown writes <stem>.md.")
+    ] = "plain",
+    jsonl: Annotated[
+        Path | None,
+        typer.Option("--jsonl", metavar="FILE", help="All documents as JSON lines too: .jsonl, .jsonl.gz, .jsonl.zst."),
+    ] = None,
+    view: Annotated[
+        bool, typer.Option("--view", help="Write <stem>.html too: each page's image with its blocks, and their text.")
+    ] = False,
     workers: Annotated[int, typer.Option("--workers", help="Processes; 0 is one per core.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -34,10 +44,13 @@ def pdf2txt(
         from flows.display import ACTION_STYLE, TerminalWatcher
         from flows.display import out as stdout
         from pdf2txt.cli import convert_folder
+        from pdf2txt.settings import Pdf2txtSettings
 
         with TerminalWatcher() as watcher:
-            report = watcher.bar("pdf2txt")
-            result = convert_folder(paths, out, page_breaks=page_breaks, workers=workers, report=report)
+            result = convert_folder(
+                paths, out, page_breaks=page_breaks, workers=workers, report=watcher.bar("pdf2txt"),
+                settings=Pdf2txtSettings(format=form), jsonl=jsonl, view=view,
+            )  # fmt: skip
         if as_json:
             print_json(result)
         else:
@@ -49,6 +62,31 @@ def pdf2txt(
                 stdout.print(f"[{style}]{d['status']:<12}[/] {line}", soft_wrap=True)
         if not any(d["status"] in ("ok", "partial") for d in result["documents"]):
             raise typer.Exit(1)
+
+
+def export(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", help="A finished pdf2txt stage, its documents.parquet, or a pdf2txt --out folder."
+        ),
+    ],
+    jsonl: Annotated[
+        Path, typer.Option("--jsonl", metavar="FILE", help="Where the lines go: .jsonl, .jsonl.gz, .jsonl.zst.")
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Write converted documents as Dolma-style JSON lines."""
+    with guarded(as_json):
+        from flows.display import out as stdout
+        from pdf2txt.export import export as write
+
+        result = write(source, jsonl)
+        if as_json:
+            print_json({**result, "jsonl": str(jsonl.absolute())})
+        else:
+            left = f" ({result['left_out']} without text left out)" if result["left_out"] else ""
+            stdout.print(f"{result['documents']} documents{left}: {jsonl}", markup=False, soft_wrap=True)
 
 
 dataset_app = typer.Typer(help="Build, look at and compare datasets.", no_args_is_help=True)
@@ -152,5 +190,6 @@ def _brief(value: Any) -> str:
 
 def register(app: typer.Typer) -> None:
     app.command(rich_help_panel=PANEL)(pdf2txt)
+    app.command(rich_help_panel=PANEL)(export)
     app.add_typer(dataset_app, name="dataset", rich_help_panel=PANEL)
     app.command(rich_help_panel=PANEL)(chat)

@@ -10,6 +10,7 @@ from typing import Any
 
 from pdf2txt.cli import convert_folder, exit_code
 from pdf2txt.errors import UserError
+from pdf2txt.settings import Pdf2txtSettings
 
 
 def _show(event: str, **fields: Any) -> None:
@@ -25,12 +26,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="PDF, .txt or .md files, or folders")
     parser.add_argument("--out", type=Path, required=True, help="folder for <stem>.txt and <stem>.json")
     parser.add_argument("--page-breaks", action="store_true", help="pages apart by a form feed")
+    parser.add_argument("--format", choices=("plain", "markdown"), default="plain", help="form of the text")
+    parser.add_argument("--jsonl", type=Path, metavar="FILE", help="all documents as Dolma-style JSON lines as well")
+    parser.add_argument("--view", action="store_true", help="<stem>.html as well: pages with their blocks and text")
     parser.add_argument("--workers", type=int, default=0, help="worker processes (0: one per core)")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     args = parser.parse_args(argv)
     try:
         result = convert_folder(
-            args.paths, args.out, page_breaks=args.page_breaks, workers=args.workers, report=_show
+            args.paths, args.out, page_breaks=args.page_breaks, workers=args.workers, report=_show,
+            settings=Pdf2txtSettings(format=args.format), jsonl=args.jsonl, view=args.view,
         )  # fmt: skip
     except UserError as error:
         print(f"{error}\n{error.remedy}", file=sys.stderr)

@@ -16,13 +16,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pdf2txt.blocks import BULLET, RawBlock, Sections, Style
-from pdf2txt.hyphens import MARKS, Vocabulary, join
+from pdf2txt.hyphens import MARKS, Vocabulary
+from pdf2txt.markup import Format, Outline, between, render
 from pdf2txt.schema import Block, DocumentBuilder, Page, Paragraph, Place
 from pdf2txt.spans import Line
 
 _FLOW = ("text", "list", "reference")  # kinds that run over columns and pages
 _ASIDE = ("figure", "table", "caption", "footnote", "header", "footer", "page-number")
-_BY_LINES = ("table", "equation", "figure")  # their line breaks mean something
 _ENDS = (".", "!", "?", ":", ";", "。", "！", "？", '."', ".”", ".)", "?”", "!”")
 
 
@@ -39,9 +39,18 @@ class PageInfo:
     furniture: tuple[tuple[str, Line], ...] = ()
 
 
-def assemble(pages: Iterable[tuple[PageInfo, list[RawBlock]]], vocabulary: Vocabulary, style: Style) -> DocumentBuilder:
-    """The text of a document from its pages and their blocks in reading order, one page in memory at a time."""
-    writer = _Writer(vocabulary)
+def assemble(
+    pages: Iterable[tuple[PageInfo, list[RawBlock]]],
+    vocabulary: Vocabulary,
+    style: Style,
+    form: Format = "plain",
+    outline: Outline | None = None,
+) -> DocumentBuilder:
+    """The text of a document from its pages and their blocks in reading order, one page in memory at a time.
+
+    ``outline`` knows the document's headings, which Markdown needs.
+    """
+    writer = _Writer(vocabulary, form, outline or Outline())
     sections = Sections(style)
 
     def blocks() -> Iterator[RawBlock]:
@@ -117,8 +126,9 @@ def _continues(a: RawBlock, b: RawBlock, paragraph: list[RawBlock]) -> bool:
 class _Writer:
     """Appends text and keeps the offsets."""
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self.vocabulary = vocabulary
+    def __init__(self, vocabulary: Vocabulary, form: Format, outline: Outline) -> None:
+        self.vocabulary, self.form, self.outline = vocabulary, form, outline
+        self.last = ""  # kind of the paragraph before
         self.out = DocumentBuilder()
         self.infos: list[PageInfo] = []
         self.spans: dict[int, list[int]] = {}  # page number -> [start, end]
@@ -127,37 +137,21 @@ class _Writer:
         self.infos.append(info)
 
     def paragraph(self, blocks: list[RawBlock]) -> None:
-        lines: list[tuple[int, str]] = []
-        for k, block in enumerate(blocks):
-            cleaned = (line.text.strip().lstrip("\x02\u00ad \t") for line in block.lines)
-            lines += [(k, text) for text in cleaned if text]
-        if not lines:
+        pieces = render(blocks, self.vocabulary, self.form, self.outline)
+        if not any(piece.text for piece in pieces):
             return
         if self.out.length:
-            self.out.put("\n\n")
+            self.out.put(between(self.last, blocks[0].kind, self.form))
+        self.last = blocks[0].kind
         begin = self.out.length
         starts: dict[int, int] = {}
         ends: dict[int, int] = {}
-        by_lines = blocks[0].kind in _BY_LINES
-        for n, (k, text) in enumerate(lines):
-            separator = ""
-            if n + 1 < len(lines):
-                after, right = lines[n + 1]
-                text, separator = (text, "\n") if by_lines else join(text, right, self.vocabulary)
-                if not separator and after != k and blocks[after].page != blocks[k].page:
-                    # A broken word is not cut again between two pages: the first page gets all of it.
-                    head, _, tail = right.partition(" ")
-                    text, separator, lines[n + 1] = text + head, " " if tail else "", (after, tail)
-            if text.endswith(("\x02", "\u00ad")):
-                text = text[:-1] + "-"
-            text = text.replace("\x02", "").replace("\u00ad", "")
-            if not by_lines and "\t" in text:
-                text = text.replace("\t", " ")
-            if text:
-                starts.setdefault(k, self.out.length)
-                self.out.put(text)
-                ends[k] = self.out.length
-            self.out.put(separator)
+        for piece in pieces:
+            if piece.text:
+                starts.setdefault(piece.block, self.out.length)
+                self.out.put(piece.text)
+                ends[piece.block] = self.out.length
+            self.out.put(piece.after)
         for k, block in enumerate(blocks):
             if k not in starts:
                 continue

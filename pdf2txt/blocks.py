@@ -137,9 +137,9 @@ class Sections:
         self.style = style
         self.begun = self.listing = False
 
-    def mark(self, blocks: list[RawBlock]) -> None:
-        """Set kinds of the next page's blocks."""
-        if blocks and not self.begun:
+    def mark(self, blocks: list[RawBlock], more: bool = False) -> None:
+        """Set kinds of the next page's blocks; ``more``: it has others than these."""
+        if (blocks or more) and not self.begun:
             self.begun = True
             first = [b for b in blocks if b.kind == "heading"]
             biggest = max(first, key=lambda b: b.lines[0].size, default=None)

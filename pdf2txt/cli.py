@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pdf2txt.errors import UserError
+from pdf2txt.export import open_jsonl
 from pdf2txt.schema import CONVERTED, Document, as_table, facts
 from pdf2txt.settings import Pdf2txtSettings
 from pdf2txt.sidecar import write_json, write_text
 from pdf2txt.sources import find_sources
 from pdf2txt.units import digest, write_atomic
+from pdf2txt.view import write_view
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,16 +35,21 @@ def convert_folder(
     settings: Pdf2txtSettings | None = None,
     report: Callable[..., None] = lambda event, **fields: None,
     units: Path | None = None,
+    jsonl: Path | None = None,
+    view: bool = False,
 ) -> dict[str, Any]:
     """Write ``<stem>.txt`` and ``<stem>.json`` into ``out`` for every document below ``paths``.
 
-    The JSON file holds the whole ``Document``; a rejected file has only that. Where two files share a
-    stem, both names carry the first 8 hex digits of their sha256.
+    The text file is ``<stem>.md`` where the settings ask for Markdown. The JSON file holds the whole
+    ``Document``; a rejected file has only that. Where two files share a stem, both names carry the first
+    8 hex digits of their sha256.
 
     Args:
         page_breaks: pages apart by a form feed in the ``.txt`` (a paragraph over a page's end is cut there).
         report: takes the stage contract's events.
         units: a store's units, to reuse what is converted; None: everything is converted.
+        jsonl: a file that gets all documents as JSON lines (``export.py``).
+        view: write ``<stem>.html`` as well (``view.py``).
 
     Returns:
         ``{"documents": [{"source", "sha256", "status", "pages", "pages_ocr", "seconds", "warnings",
@@ -63,7 +70,7 @@ def convert_folder(
         (out / ".writable").unlink()
     except OSError as error:
         raise UserError(f"cannot write to {out}: {error.strerror}", "choose another --out folder") from error
-    with _scratch(out) as work:
+    with _scratch(out) as work, open_jsonl(jsonl) if jsonl else contextlib.nullcontext() as add:
         hashes, unreadable = _hashes(files, report)
         by_hash: dict[str, Path] = {}
         for file, sha256 in hashes.items():
@@ -74,8 +81,13 @@ def convert_folder(
         entries: dict[Path, dict[str, Any]] = {}
         for table, seconds in converter.tables_and_seconds(by_hash):
             sha256 = table["sha256"][0].as_py()
+            document = Document.from_table(table) if add or view else None
+            if add and document:
+                add(document)
             for file in (f for f, other in hashes.items() if other == sha256):
-                entries[file] = _write(table, file, out, names[file], page_breaks, seconds)
+                entries[file] = _write(table, file, out, names[file], page_breaks, seconds, settings.format)
+                if view and document:
+                    write_view(document, file, out / f"{names[file]}.html", settings.passwords)
         for file in files:
             if file not in entries:
                 why = unreadable.get(file) or converter.problems.get(hashes[file], "no result")
@@ -151,11 +163,13 @@ def _names(hashes: dict[Path, str]) -> dict[Path, str]:
     return {f: f.stem if same[f.stem.casefold()] == 1 else f"{f.stem}-{sha256[:8]}" for f, sha256 in hashes.items()}
 
 
-def _write(table: pa.Table, file: Path, out: Path, name: str, page_breaks: bool, seconds: float) -> dict[str, Any]:
+def _write(
+    table: pa.Table, file: Path, out: Path, name: str, page_breaks: bool, seconds: float, form: str = "plain"
+) -> dict[str, Any]:
     known = facts(table)
     text_file: Path | None = None
     if known["status"] in CONVERTED:
-        text_file = out / f"{name}.txt"
+        text_file = out / f"{name}{'.md' if form == 'markdown' else '.txt'}"
         write_text(text_file, table, page_breaks)
     write_json(out / f"{name}.json", table)
     return {

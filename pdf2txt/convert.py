@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from pdf2txt import apart, furniture, layout_model, linenumbers
 from pdf2txt.assemble import PageInfo, assemble
-from pdf2txt.blocks import RawBlock, Style, cut_blocks
+from pdf2txt.blocks import RawBlock, Sections, Style, cut_blocks
 from pdf2txt.engines import Engines, resolve
 from pdf2txt.errors import may_pass
 from pdf2txt.footnotes import arrange_notes
@@ -29,18 +29,19 @@ from pdf2txt.furniture import Candidate, Labels, PageLines
 from pdf2txt.hyphens import Vocabulary
 from pdf2txt.language import detect_language
 from pdf2txt.linenumbers import Numbered
+from pdf2txt.markup import BY_LINES, Outline
 from pdf2txt.order import Reading, Region, read_order
 from pdf2txt.reading import OcrStore, Opened, PageRead, Reader
 from pdf2txt.schema import CONVERTED, Document, as_table
 from pdf2txt.settings import Pdf2txtSettings
-from pdf2txt.spool import Spool, pack_line, unpack_line
+from pdf2txt.spool import Spool, pack_line, ranges, unpack_line
+from pdf2txt.tables import gather_tables
 from pdf2txt.textfile import SUFFIXES, convert_text
 from pdf2txt.units import digest
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-CHUNK = 8  # pages that are read, and shaped, in one go
 _PAGE_BYTES = 3000  # of a text file that are about a printed page
 _SAMPLE = 10_000  # characters of the document's middle that tell its language
 
@@ -76,12 +77,6 @@ def convert(
             return Document.from_table(conversion.whole())
         finally:
             conversion.close()
-
-
-def ranges(total: int) -> Iterator[tuple[int, int]]:
-    """(first, last) page of each piece of a document."""
-    for first in range(1, total + 1, CHUNK):
-        yield first, min(first + CHUNK - 1, total)
 
 
 class Conversion:
@@ -225,6 +220,7 @@ class Conversion:
         style = Style(decided["size"], decided["bold"])
         taken = self.spool.get("taken", first)
         vocabulary = Vocabulary()
+        headings: list[list[Any] | None] = []
         for number in range(first, last + 1):
             page = self._page(number)
             key = f"{decided['key']} {page.lost}"  # a page left out this time may be there the next
@@ -235,9 +231,11 @@ class Conversion:
                 shaped = {"key": key, **self._shaped(page, numbered, rows, style)}
                 self.spool.put("shaped", shaped, number)
             for block in _blocks(number, shaped):
-                if block.kind not in ("table", "equation", "figure"):
+                if block.kind not in BY_LINES:
                     vocabulary.add(line.text for line in block.lines)
+            headings.append([b for b in shaped["blocks"] if b[0] == "heading"] if shaped["blocks"] else None)
         self.spool.put("words", vocabulary.words, first)
+        self.spool.put("headings", headings, first)
 
     def finish(self) -> pa.Table:
         """The document's row, from the blocks of all pages."""
@@ -266,7 +264,7 @@ class Conversion:
                 yield info, _blocks(number, shaped)
 
         style = Style(decided["size"], decided["bold"])
-        builder = assemble(pages(), vocabulary, style)
+        builder = assemble(pages(), vocabulary, style, self.settings.format, self._outline(style))
         status = self._status(lost, total, builder.length, warnings)
         if status not in CONVERTED and builder.length:  # a rejected document has no text
             return as_table(self._rejected(status, *warnings))
@@ -303,6 +301,21 @@ class Conversion:
             return PageRead(number, lost=self.skip[number])
         return self._known(number) or PageRead(number, lost=self.rest or "what was read of it is gone")
 
+    def _outline(self, style: Style) -> Outline:
+        """The document's headings, as far as its form shows their levels."""
+        outline = Outline()
+        if self.settings.format == "markdown":
+            sections = Sections(style)
+            for first, last in ranges(self.total):
+                for number, found in zip(range(first, last + 1), self.spool.get("headings", first), strict=True):
+                    if found is None:
+                        continue
+                    blocks = _blocks(number, {"blocks": found})
+                    sections.mark(blocks, more=True)
+                    for block in blocks:
+                        outline.add(block)
+        return outline
+
     def _sample(self, total: int) -> str:
         """Text from the middle of the document, where titles and lists are rare."""
         middle = total // 2 + 1
@@ -322,7 +335,7 @@ class Conversion:
             furniture.take(lines, rows)
         warnings: list[str] = []
         blocks = cut_blocks(page.number, self._regions(page, lines, warnings), page.height, style)
-        blocks, left_out = arrange_notes(blocks, self.settings.footnotes)
+        blocks, left_out = arrange_notes(gather_tables(blocks), self.settings.footnotes)
         aside = lines.furniture + [("footnote", note.as_line()) for note in left_out]
         return {
             "blocks": [[b.kind, b.region, [pack_line(line) for line in b.lines]] for b in blocks],

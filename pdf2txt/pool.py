@@ -24,8 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from pdf2txt.convert import ranges
 from pdf2txt.settings import Pdf2txtSettings
+from pdf2txt.spool import ranges
 
 _TICK = 0.2  # seconds between looks at the workers' CPU time and memory
 _STEP_SECONDS = 30.0  # CPU seconds that what is no page's work may take at least: a worker's start is part of it

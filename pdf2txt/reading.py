@@ -105,20 +105,9 @@ class Reader:
         return Opened(pages)
 
     def _unlocked(self) -> Any:
-        """The document, opened by the first password that fits where it needs one."""
-        import pypdfium2
-
-        passwords = (None, *_passwords(self.settings.passwords)) if self._password is None else (self._password,)
-        for k, password in enumerate(passwords):
-            try:
-                document = pypdfium2.PdfDocument(self.path, password=password)
-            except pypdfium2.PdfiumError as error:
-                if error.err_code not in _PASSWORD_ERRORS or k + 1 == len(passwords):
-                    raise
-            else:
-                self._password = password
-                return document
-        raise AssertionError  # the last password either opened it or raised
+        known = (self._password,) if self._password is not None else (None, *_passwords(self.settings.passwords))
+        document, self._password = _open(self.path, known)
+        return document
 
     def _locked(self) -> str:
         tried = len(_passwords(self.settings.passwords))
@@ -256,6 +245,27 @@ class Reader:
         lines = [replace(line, text=repair(line.text)) for line in read.lines]
         rotation = (own + read.rotation) % 360
         return PageRead(number, width, height, rotation, read.rotation, "ocr", read.confidence, lines)
+
+
+def open_pdf(path: Path, passwords: Path | None) -> tuple[Any, str | None]:
+    """The ``pypdfium2.PdfDocument`` of a file and the password that opened it, tried in turn.
+
+    Raises:
+        pypdfium2.PdfiumError: it is no PDF, damaged, or no password fits.
+    """
+    return _open(path, (None, *_passwords(passwords)))
+
+
+def _open(path: Path, passwords: tuple[str | None, ...]) -> tuple[Any, str | None]:
+    import pypdfium2
+
+    for k, password in enumerate(passwords):
+        try:
+            return pypdfium2.PdfDocument(path, password=password), password
+        except pypdfium2.PdfiumError as error:
+            if error.err_code not in _PASSWORD_ERRORS or k + 1 == len(passwords):
+                raise
+    raise AssertionError  # the last password either opened it or raised
 
 
 def _passwords(path: Path | None) -> tuple[str, ...]:

@@ -47,8 +47,10 @@ class Pdf2txtSettings(BaseModel):
         pattern=r"^([a-z]{2})?$",
         description="ISO 639-1 code of the documents; empty: found per document from its text.",
     )
-    format: Literal["plain"] = Field(
-        default="plain", description="Form of the text. plain: paragraphs apart by an empty line."
+    format: Literal["plain", "markdown"] = Field(
+        default="plain",
+        description="Form of the text. plain: paragraphs apart by an empty line, tables whose grid is clear as "
+        "Markdown tables, others line by line with tabs; markdown: headings and lists marked as well.",
     )
     keep_headers: bool = Field(
         default=False,

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from pdf2txt.schema import Box
 
+Gap = tuple[int, float, float]  # how many words of the line stand before it, x where it begins and ends
+WIDE_SPACE = 0.6  # font sizes: wider than most justified spaces, narrower than what sets columns of a table apart
+
 
 @dataclass(slots=True)
 class Line:
@@ -26,6 +29,18 @@ class Line:
     confidence: float = 1.0
     hidden: bool = False  # drawn in the invisible render mode (an OCR layer under a scan)
     turn: int = 0  # degrees clockwise by which this line would have to be turned to be upright on the seen page
+    gaps: tuple[Gap, ...] = ()  # spaces wider than WIDE_SPACE, left to right
+
+    @property
+    def cells(self) -> list[tuple[str, float, float]]:
+        """(text, x0, x1) of what the gaps set apart: the cells of a row, if this is one."""
+        words, out = self.text.split(), []
+        at, x0 = 0, self.x0
+        for before, x1, after in self.gaps:
+            if at < before < len(words):
+                out.append((" ".join(words[at:before]), x0, x1))
+                at, x0 = before, after
+        return [*out, (" ".join(words[at:]), x0, self.x1)]
 
     @property
     def box(self) -> Box:
@@ -61,12 +76,22 @@ def same_row(a: Line, b: Line) -> bool:
     return overlap >= 0.5 * max(0.1, min(a.height, b.height))
 
 
+def gaps_behind(text: str, left: Line, right: Line) -> list[Gap]:
+    """The gaps of ``right``, and the one before it, once it is joined to a ``text`` that ends with ``left``."""
+    apart = text.endswith((" ", "\t")) or right.text.startswith(" ")
+    words = len(text.split())
+    own = [(words, left.x1, right.x0)] if apart and right.x0 - left.x1 > WIDE_SPACE * max(left.size, right.size) else []
+    shift = words if apart else words - 1
+    return own + [(shift + before, x0, x1) for before, x0, x1 in right.gaps]
+
+
 def join_row(parts: list[Line], separator: str | None = None) -> Line:
     """One line from neighbours on a row, left to right; a tab marks a gap wider than 1.5 font sizes."""
     parts = sorted(parts, key=lambda p: p.x0)
     if len(parts) == 1:
         return parts[0]
     text = parts[0].text
+    gaps = list(parts[0].gaps)
     for left, right in itertools.pairwise(parts):
         gap = right.x0 - left.x1
         size = max(left.size, right.size)
@@ -76,6 +101,7 @@ def join_row(parts: list[Line], separator: str | None = None) -> Line:
             text += "\t"
         elif gap > 0.12 * size and not text.endswith(" ") and not right.text.startswith(" "):
             text += " "
+        gaps += gaps_behind(text, left, right)
         text += right.text
     x0, y0, x1, y1 = bounding_box(parts)
     main = max(parts, key=lambda p: len(p.text))
@@ -86,4 +112,5 @@ def join_row(parts: list[Line], separator: str | None = None) -> Line:
         confidence=sum(p.confidence * len(p.text) for p in parts) / letters,
         hidden=main.hidden,
         turn=main.turn,
+        gaps=tuple(gaps),
     )  # fmt: skip

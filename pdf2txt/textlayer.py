@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from pdf2txt.spans import Line, same_row
+from pdf2txt.spans import WIDE_SPACE, Gap, Line, gaps_behind, same_row
 
 MAX_CHARACTERS = 200_000  # more on one page is a drawing made of letters; no page of text comes near
 HYPHENS = {"\x02", "\ufffe", "\u00ad"}  # what pdfium makes of a hyphen at a line's end, by version
@@ -132,6 +132,7 @@ def _runs(codes: list[int], boxes: Any, sizes: list[float], turns: list[int], fr
     runs: list[_Run] = []
     text: list[str] = []
     gaps: list[int] = []  # where in ``text`` a space seems to be missing
+    wide: list[tuple[int, float, float]] = []  # where in ``text`` a wide space ends, and its x0 and x1
     start = 0
     x0 = y0 = x1 = y1 = 0.0
     biggest = 0.0
@@ -139,18 +140,20 @@ def _runs(codes: list[int], boxes: Any, sizes: list[float], turns: list[int], fr
     high = 0
 
     def finish(end: int) -> None:
-        nonlocal text, gaps
+        nonlocal text, gaps, wide
         # Letters spaced out for looks have a gap after every letter: those are not words.
-        if gaps and len(gaps) < 0.3 * len(text):
-            for at in reversed(gaps):
-                text.insert(at, " ")
+        if len(gaps) >= 0.3 * len(text):
+            gaps = []
+        between = _wide_spaces(text, gaps, wide) if wide else ()
+        for at in reversed(gaps):
+            text.insert(at, " ")
         joined = "".join(text).rstrip()
         if joined.strip():
             size = sorted(sizes[start:end])[(end - start) // 2]
             turn = (turn_now - frame.rotation) % 360
             size = _scaled(size, x0, y0, x1, y1, turn)
-            runs.append(_Run(Line(joined, x0, y0, x1, y1, size, turn=turn), (start + end) // 2))
-        text, gaps = [], []
+            runs.append(_Run(Line(joined, x0, y0, x1, y1, size, turn=turn, gaps=between), (start + end) // 2))
+        text, gaps, wide = [], [], []
 
     rotation = frame.rotation
     for i, c in enumerate(codes):
@@ -188,14 +191,27 @@ def _runs(codes: list[int], boxes: Any, sizes: list[float], turns: list[int], fr
             x0, y0, x1, y1 = ax, ay, bx, by
             biggest = by - ay
         else:
-            if ax - x1 > _SPACE * max(biggest, by - ay) and text[-1] != " " and turn_now == rotation:
-                gaps.append(len(text))
+            if ax - x1 > _SPACE * (tall := max(biggest, by - ay)) and turn_now == rotation:
+                if text[-1] != " ":
+                    gaps.append(len(text))
+                if ax - x1 > WIDE_SPACE * 0.8 * tall:
+                    wide.append((len(text), x1, ax))
             x0, y0, x1, y1 = min(x0, ax), min(y0, ay), max(x1, bx), max(y1, by)
             biggest = max(biggest, by - ay)
         text.append("\x02" if c in (0x02, 0xFFFE, 0xAD) else chr(c))
     if text:
         finish(len(codes))
     return runs
+
+
+def _wide_spaces(text: list[str], missing: list[int], wide: list[tuple[int, float, float]]) -> tuple[Gap, ...]:
+    """``wide`` with words counted in place of characters, ``missing`` being where spaces will be put in."""
+    out = []
+    for at, x0, x1 in wide:
+        if text[at - 1] == " " or at in missing:
+            before = "".join(" " + ch if k in missing else ch for k, ch in enumerate(text[:at]))
+            out.append((len(before.split()), x0, x1))
+    return tuple(out)
 
 
 def _scaled(size: float, x0: float, y0: float, x1: float, y1: float, turn: int) -> float:
@@ -263,7 +279,9 @@ def _joined(a: Line, b: Line) -> Line:
     main = a if len(a.text) >= len(b.text) else b
     # A superscript must not make the line taller: the row tests compare heights.
     tall = [main] if min(a.size, b.size) < 0.85 * main.size else [a, b]
+    text = a.text + space
     return Line(
-        a.text + space + b.text, min(a.x0, b.x0), min(t.y0 for t in tall), max(a.x1, b.x1), max(t.y1 for t
+        text + b.text, min(a.x0, b.x0), min(t.y0 for t in tall), max(a.x1, b.x1), max(t.y1 for t
         in tall), main.size, bold=a.bold and b.bold, hidden=main.hidden, turn=main.turn,
+        gaps=(*a.gaps, *gaps_behind(text, a, b)),
     )  # fmt: skip

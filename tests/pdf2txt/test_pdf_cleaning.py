@@ -92,7 +92,7 @@ def test_text_in_a_frame_and_a_table_with_its_caption_stay(read):
     framed = figure(f"{shapes}#box(width: 220pt)[{told}]", "Figure 2: A rule of the house.")
     assert told in read(framed).text
     table = f"{shapes}#table(columns: 3, [Port], [Ships], [Tons], [Riga], [7], [2100], [Turku], [9], [1800])"
-    assert "Riga\t7\t2100" in read(figure(table, "Table 1: Ships by port.")).text
+    assert "| Riga | 7 | 2100 |" in read(figure(table, "Table 1: Ships by port.")).text
 
 
 LINES = prose(60, 5)

@@ -81,7 +81,7 @@ def test_wide_figure_and_table_in_the_middle_of_the_page(read, columns: int):
     d = read(f"{page(1)}{text()}#align(center)[{picture}]\n\n#align(center)[{table}]\n\n{text()}")
     assert marks(d.text) == list(range(1, 8 * columns + 1))
     assert d.text.index("q" + str(4 * columns)) < d.text.index("Table 1") < d.text.index("q" + str(4 * columns + 1))
-    assert d.text.count(legend) == 1 and "Bergen\t32\t3300\t37" in d.text
+    assert d.text.count(legend) == 1 and "| Bergen | 32 | 3300 | 37 |" in d.text
     kinds = {b.kind for b in d.blocks}
     assert {"caption", "table"} <= kinds
 

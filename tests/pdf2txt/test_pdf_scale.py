@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from pdf2txt import stage
 from pdf2txt.assemble import paragraphs
 from pdf2txt.blocks import RawBlock
-from pdf2txt.convert import Conversion, convert, ranges
+from pdf2txt.convert import Conversion, convert
 from pdf2txt.reading import PageRead, Reader
 from pdf2txt.schema import Document
 from pdf2txt.settings import Pdf2txtSettings
 from pdf2txt.spans import Line
+from pdf2txt.spool import ranges
 
 GEOMETRY = Pdf2txtSettings(layout="geometry", ocr="off")
 # A header and a page number on 21 pages, and a paragraph that runs over every page's end.
