@@ -28,6 +28,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -392,7 +393,7 @@ def examples() -> Tally:
         lines = [line.text.strip() for page in pdf for line in read(page).lines if line.text.strip()]
         vocabulary = Vocabulary(detect_language(plain))
         vocabulary.add(lines)
-        for left, right in zip(lines, lines[1:], strict=False):
+        for left, right in pairwise(lines):
             if not left.endswith(tuple(MARKS)):
                 continue
             begin, end = left[:-1].rsplit(None, 2)[-2:], right.split(None, 2)[:2]

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from pdf2txt.blocks import BULLET, RawBlock
 from pdf2txt.hyphens import MARKS, Vocabulary, join
+from pdf2txt.language import detect_language
 from pdf2txt.schema import Block, Page, Paragraph, Place
 from pdf2txt.spans import Line
 
@@ -46,9 +47,10 @@ class Assembled:
     paragraphs: list[Paragraph] = field(default_factory=list)
 
 
-def assemble(infos: list[PageInfo], blocks: list[RawBlock]) -> Assembled:
-    """The text of a document from its pages and their blocks in reading order."""
-    vocabulary = Vocabulary()
+def assemble(infos: list[PageInfo], blocks: list[RawBlock], language: str = "") -> Assembled:
+    """The text of a document from its pages and their blocks in reading order; ``language`` "": to be detected."""
+    lines = [line.text for block in blocks for line in block.lines]
+    vocabulary = Vocabulary(language or detect_language(" ".join(lines)))
     for block in blocks:
         if block.kind not in ("table", "equation", "figure"):
             vocabulary.add(line.text for line in block.lines)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from pdf2txt.blocks import RawBlock, body_style, cut_blocks, mark_sections
 from pdf2txt.engines import Engines, resolve
 from pdf2txt.errors import may_pass
 from pdf2txt.furniture import PageLines, remove_furniture
+from pdf2txt.language import detect_language, is_gibberish
 from pdf2txt.order import Reading, Region, read_order
 from pdf2txt.render import page_image, poppler_pages, scale_for
 from pdf2txt.repair import repair
@@ -34,11 +34,6 @@ _LETTER = (612.0, 792.0)  # points; what a page of unknown size is taken for unt
 _FEW = 10  # fewer characters than this is no text layer
 _PAGE_BYTES = 3000  # of a text file that are about a printed page
 _STAMP = 250  # up to so many characters may be a stamp or a running head on a scan
-
-# The commonest words of the languages that PDFs are mostly written in, three per language.
-_COMMON = frozenset(
-    re.findall(r"\w+", "the of and der die und de la que les et le di il e o da het een van och att en i na nie się")
-)
 
 OnPage = Callable[[int, int, str], None]
 
@@ -95,21 +90,6 @@ def convert(
         return Document(sha256, path.name, "unsupported", warnings=(f"{suffix or 'no suffix'}: not a PDF or text",))
     language = settings.language or (detect_language(document.text) if document.text else "")
     return replace(document, language=language)
-
-
-def detect_language(text: str) -> str:
-    """ISO 639-1 code of the language of ``text``, "" for too little text or an unusual language.
-
-    Judged from its middle, where titles and lists are rare.
-    """
-    import py3langid
-
-    middle = max(0, len(text) // 2 - 5000)
-    sample = text[middle : middle + 10000]
-    if sum(ch.isalpha() for ch in sample) < 40:
-        return ""
-    code = str(py3langid.classify(sample)[0])
-    return code if len(code) == 2 else ""  # py3langid also knows codes of three letters, rare languages and noise
 
 
 class _Converter:
@@ -215,7 +195,7 @@ class _Converter:
 
     def _needs_ocr(self, page: Any, layer: textlayer.TextLayer) -> str:
         """Why the text layer will not do, "" where it will."""
-        if layer.bad > 0.05 or _is_gibberish(" ".join(a.text for a in layer.lines)):
+        if layer.bad > 0.05 or is_gibberish(" ".join(a.text for a in layer.lines)):
             return "garbled text layer"
         if layer.hidden > 0.5:
             return "invisible text"
@@ -264,7 +244,7 @@ class _Converter:
             blocks += cut_blocks(p.info.number, page_regions, p.info.height, style)
         mark_sections(blocks, style)
         infos = [replace(p.info, furniture=tuple(p.lines.furniture)) for p in pages]
-        done = assemble(infos, blocks)
+        done = assemble(infos, blocks, self.settings.language)
         status = "ok"
         if self.lost:
             over_time = all(why.startswith("over its limit") for why in self.skip.values())
@@ -306,22 +286,6 @@ class _Converter:
                 raise
             self.warnings.append(f"page {number}: layout model failed ({type(error).__name__}: {error})")
             return None
-
-
-def _is_gibberish(text: str) -> bool:
-    """Letters without a language: a font whose characters map to the wrong letters ("Sgd rgnqs").
-
-    A page of real text in a Latin script holds some of the commonest words of its language; where it holds
-    none at all, the language identifier decides (its code ``zxx``: no linguistic content).
-    """
-    words = text[:6000].lower().split()
-    if len(words) < 60 or not text[:6000].isprintable() or sum(w.isascii() for w in words) < 0.5 * len(words):
-        return False
-    if sum(w in _COMMON for w in words) > 0.01 * len(words):
-        return False
-    import py3langid
-
-    return bool(py3langid.classify(" ".join(words))[0] == "zxx")
 
 
 def _blank(number: int) -> _Page:
