@@ -1,6 +1,7 @@
 """How many hyphens at line ends become what they should: generated text, in both directions, and the examples.
 
     python benchmarks/hyphens.py [--part held-out|development] [--languages en de] [--show N] [--cache DIR]
+    python benchmarks/hyphens.py --fit --languages en de --words 250000    # the weights in pdf2txt/hyphens.py
 
 Running text is broken into lines of 40 to 60 characters as a typesetter would: inside words at the points of
 the LibreOffice patterns (package pyphen) and after the hyphens that a word has anyway. Then every line that
@@ -411,7 +412,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--words", type=int, default=400_000, help="at most so many from each source")
     parser.add_argument("--show", type=int, default=0, metavar="N", help="the N commonest mistakes of each kind")
-    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "longfolio" / "german")
+    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "longfolio" / "hyphens")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "hyphens.json")
     parser.add_argument("--fit", action="store_true", help="print weights for pdf2txt/hyphens.py and measure nothing")
     args = parser.parse_args()

@@ -30,9 +30,11 @@ _RIGHT = re.compile(rf"({_CHAIN})")
 _CAMEL = re.compile(r"[a-zß-ÿ][A-ZÀ-Þ]")
 # An address that the line's end may have cut.
 _ADDRESS = re.compile(r"(https?:/?/?|www\.|doi\.org/|\b10\.\d{4,})\S*$")
-# A path, an option, a name of a program, a mail address: its hyphens are its own.
-_CODE_LEFT = re.compile(r"(^\W*--[a-z]|[\\_=@~]|://|^\W*/\w|/\S*/|\w\.[a-z]{2})\S*$")
-_CODE_RIGHT = re.compile(r"^\S*?(\w[\\_=@]\w|\w/\S*/|\w\.[a-z]{2}|\w\(\d?\))")
+# A path, an option, a name of a program, a mail address: its hyphens are mostly its own.
+_CODE_LEFT = re.compile(r"(^\W*--[a-z]|[\\_=@~]|://|^\W*/\w|/\S*/)\S*$")
+_CODE_RIGHT = re.compile(r"^\S*?(\w[\\_=@]\w|\w/\S*/|\w\(\d?\))")
+# A suspended hyphen and the hyphen that it foretells.
+_PARALLEL = re.compile(r"\w[-‐‑] (?:and|or|to|et|ou|y|o|e) \w+.$")
 
 # "short-|and long-term": words that stand behind a suspended hyphen.
 _LINKS: Mapping[str, frozenset[str]] = {
@@ -250,14 +252,20 @@ def join(left: str, right: str, vocabulary: Vocabulary) -> tuple[str, str]:
         # "2019-|2020", "-|5": a hyphen between figures stays. "Ein-|/Ausgang"
         tight = stem[-1:].isalnum() or stem[-1:] in tuple("/._")
         return stem + "-", "" if tight and (right[:1].isalnum() or right[:1] in tuple("/,;:)")) else " "
-    token, rest = left.rsplit(None, 1)[-1], right.split(None, 1)[0]
-    if _CODE_LEFT.search(token) or _CODE_RIGHT.match(rest):
-        return stem + "-", ""
+    if _PARALLEL.search(left) and vocabulary.language not in _LIKE_GERMAN:
+        return stem + "-", ""  # "pre- and post-|war", but "Vor- und Nach-|teile"
     first, second = a.group(1).translate(_TIES), b.group(1).translate(_TIES)
-    if second[0].isupper() and not (left.isupper() and right.isupper()):
+    last, next_ = first.rsplit("-", 1)[-1], second.split("-", 1)[0]
+    known = lexicon(vocabulary.language)
+    if _CODE_LEFT.search(left.rsplit(None, 1)[-1]) or _CODE_RIGHT.match(right.split(None, 1)[0]):
+        # "How_to_con-|tribute" was broken all the same.
+        broken = known is not None and known.zipf((last + next_).casefold()) > 3
+        return (stem if broken else stem + "-"), ""
+    capitals = last.isupper() and next_.isupper() and (len(last + next_) > 6 or (left + right).isupper())
+    if second[0].isupper() and not capitals:
         # "Navier-|Stokes", "CD-|ROM"; but "La-|TeX" where the document has "LaTeX".
-        whole = first.rsplit("-", 1)[-1] + second.split("-", 1)[0]
-        return (stem if vocabulary.words[whole] and _CAMEL.search(whole) else stem + "-"), ""
+        camel = vocabulary.words[last + next_] and _CAMEL.search(last + next_)
+        return (stem if camel else stem + "-"), ""
     return (stem if vocabulary.joined(first, second) else stem + "-"), ""
 
 

@@ -24,9 +24,10 @@ def joined(pair: str, language: str, *lines: str) -> str:
 
 ENGLISH = {
     "go": "exam-|ple infor-|mation some-|thing with-|out under-|stand hap-|piness lan-|guage's of-|ten "
-    "gram-|mars unfor-|tunately re-|main to-|gether after-|wards counter-|acting EX-|AMPLES",
+    "gram-|mars unfor-|tunately re-|main to-|gether after-|wards counter-|acting EX-|AMPLES "
+    "CALIBRA-|TION clima-|tologists.net How_to_con-|tribute",
     "stay": "long-|term well-|known self-|made rule-|based user-|friendly twenty-|five half-|eaten cost-|effective "
-    "Navier-|Stokes x-|ray state-|of-the-art mother-in-|law's risk-|averse non-|linear-looking",
+    "Navier-|Stokes CD-|ROM x-|ray state-|of-the-art mother-in-|law's risk-|averse non-|linear-looking",
 }
 GERMAN = {
     "go": "Bei-|spiel Haupt-|straße Unter-|suchung Donaudampf-|schifffahrt mitein-|ander über-|legen "
@@ -57,6 +58,8 @@ def test_suspended_hyphens_keep_their_space():
     assert joined("short-|and long-term", "en") == "short- and long-term"
     assert joined("Vor-|und Nachteile", "de") == "Vor- und Nachteile"
     assert joined("i386-|oder ARM-Rechner", "de") == "i386- oder ARM-Rechner"
+    assert joined("pre- and post-|war", "en") == "pre- and post-war"
+    assert joined("Vor- und Nach-|teile", "de") == "Vor- und Nachteile"
     assert joined("toma-|to, please", "en") == "tomato, please"
     assert joined("Ein-|/Ausgabe", "de") == "Ein-/Ausgabe"
     assert joined("Ausschneiden-|und-Einfügen", "de") == "Ausschneiden-und-Einfügen"
