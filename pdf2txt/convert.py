@@ -219,7 +219,7 @@ class Conversion:
         decided = self.spool.get("decided")
         style = Style(decided["size"], decided["bold"])
         taken = self.spool.get("taken", first)
-        vocabulary = Vocabulary()
+        vocabulary = Vocabulary(decided["language"])
         headings: list[list[Any] | None] = []
         for number in range(first, last + 1):
             page = self._page(number)
@@ -234,7 +234,7 @@ class Conversion:
                 if block.kind not in BY_LINES:
                     vocabulary.add(line.text for line in block.lines)
             headings.append([b for b in shaped["blocks"] if b[0] == "heading"] if shaped["blocks"] else None)
-        self.spool.put("words", vocabulary.words, first)
+        self.spool.put("words", vocabulary.to_dict(), first)
         self.spool.put("headings", headings, first)
 
     def finish(self) -> pa.Table:
@@ -242,9 +242,9 @@ class Conversion:
         total = self.total
         self.on_page(0, total, "document")
         decided = self.spool.get("decided")
-        vocabulary = Vocabulary()
+        vocabulary = Vocabulary(decided["language"])
         for first, _ in ranges(total):
-            vocabulary.words.update(self.spool.get("words", first))
+            vocabulary.merge(Vocabulary.from_dict(self.spool.get("words", first)))
         warnings: list[str] = [*self.spool.get("opened")["warnings"], *decided["warnings"]]
         infos: list[PageInfo] = []
         lost = 0

@@ -1,93 +1,237 @@
 """What becomes of a hyphen at a line's end: ``exam-|ple`` is one word, ``long-|term`` keeps its hyphen.
 
-The document itself is the best witness: a word seen whole, or seen hyphenated in the middle of a line.
-Where it says nothing, we judge by the parts: typesetters break words between syllables, so a part that is
-no word of its own means a broken word, while two parts that are both words of this document mean a compound.
+The document itself is the best witness: a word seen whole, or seen hyphenated in the middle of a line. Where
+it says nothing, the word frequencies of its language decide: how common the joined word is, how common its
+two parts are, and how readily those make joined words (``un-``, ``-ness``) or none (``self-``, ``-based``).
+The weights of this evidence are those of a logistic regression on text that was broken into lines for that
+purpose; ``benchmarks/hyphens.py --fit`` makes them and the same script measures on other text.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from typing import Any
 
-_WORD = re.compile(r"[^\W\d_]+(?:[-‐‑'’][^\W\d_]+)*")
-_LEFT = re.compile(r"([^\W\d_]+(?:[-‐‑][^\W\d_]+)*)$")
-# An address that the line's end may have cut.
-_ADDRESS = re.compile(r"(https?:/?/?|www\.|doi\.org/|\b10\.\d{4,})\S*$")
-_RIGHT = re.compile(r"([^\W\d_]+)")
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
+from pdf2txt.lexicon import Lexicon, lexicon
 
 MARKS = "-\u2010\u2011\u00ad\x02"
+_OLD_STYLE = "-"  # the key for hyphenated words that are mostly written as one: "to-day"
+LIMIT = 100_000  # distinct words that are kept: some 12 MB
 
-# First parts that make compounds freely and hardly ever begin a broken word (so not "pre", "multi", "in").
-_COMPOUND_FIRST = _words("""
-    self well non ill long short high low full half open real large small near cross fine hard deep
-    single double many post semi quasi one two three four five six seven eight nine first second
-    third best better left right early
-""")
-# Second parts that make compounds freely and hardly ever end a broken word (so not "sized": "empha-sized").
-_COMPOUND_SECOND = _words("""
-    based driven like free specific oriented aware friendly speaking independent making level shaped
-    minded centred centered
-""")
-# Endings that a typesetter splits off although they are words; "with-out" is never a compound.
-_ENDINGS = _words("""
-    able ably ability age al ally ance ant ate ated ation ations ed en ence ent er ers est ful ible
-    ic ical ing ings ion ions ism ist ists ities ity ive ize ized izes izing ise ised less ly ment
-    ments ness or ors ous ship sion sions some tion tions tional tive ture tures ty ward wards wise
-    out ever self selves thing things times body one where how what stand standing standable over
-    under form forms formed forming formation formations port ports ported porting late lated lates
-    tain tained tains mation duce duced put puts side come comes set ten ter ters ting ling man men
-    mental dent dents rate rated press pressed sent sents sure pose posed poses act teen teenth part
-    parts mit mits ages tor tors der ders per pers ber bers ner ners ger gers son sons lish ular
-    ularly lar tice tices tend tends ish tory try graph graphs gram grams line lines lined ary ware
-""")
+_TIES = str.maketrans("‐‑", "--")
+_CHAIN = r"[^\W\d_]+(?:[-‐‑][^\W\d_]+)*"  # letters, perhaps with hyphens: "state-of-the"
+_WORD = re.compile(_CHAIN)
+_LEFT = re.compile(rf"({_CHAIN})$")
+_RIGHT = re.compile(rf"({_CHAIN})")
+_CAMEL = re.compile(r"[a-zß-ÿ][A-ZÀ-Þ]")
+# An address that the line's end may have cut.
+_ADDRESS = re.compile(r"(https?:/?/?|www\.|doi\.org/|\b10\.\d{4,})\S*$")
+# A path, an option, a name of a program, a mail address: its hyphens are mostly its own.
+_CODE_LEFT = re.compile(r"(^\W*--[a-z]|[\\_=@~]|://|^\W*/\w|/\S*/)\S*$")
+_CODE_RIGHT = re.compile(r"^\S*?(\w[\\_=@]\w|\w/\S*/|\w\(\d?\))")
+# A suspended hyphen and the hyphen that it foretells.
+_PARALLEL = re.compile(r"\w[-‐‑] (?:and|or|to|et|ou|y|o|e) \w+.$")
+
+# "short-|and long-term": words that stand behind a suspended hyphen.
+_LINKS: Mapping[str, frozenset[str]] = {
+    code: frozenset(words.split())
+    for code, words in {
+        "en": "and or nor to versus",
+        "de": "und oder bzw sowie als bis u",
+        "nl": "en of tot",
+        "sv": "och eller",
+        "da": "og eller",
+        "no": "og eller",
+        "fr": "et ou",
+        "es": "y o e u",
+        "it": "e o ed",
+        "pt": "e ou",
+    }.items()
+}
+
+_TODAY = ("today", "tonight", "tomorrow")
 
 
 class Vocabulary:
-    """Words that a document shows unbroken, with counts."""
+    """Words that a document shows unbroken, with counts, and the language that decides where they do not.
 
-    def __init__(self) -> None:
-        self.words: Counter[str] = Counter()
+    Parts of a document can be counted apart and merged. Of more than ``LIMIT`` words the rarest are forgotten.
+    """
+
+    def __init__(self, language: str = "") -> None:
+        self.language = language
+        self.words: Counter[str] = Counter()  # without a hyphen, casefolded; also parts of hyphenated ones
+        self.hyphened: Counter[str] = Counter()  # "long-term", and the pairs of longer chains
+        self._broken = False
+        self._families: Counter[str] | None = None
 
     def add(self, lines: Iterable[str]) -> None:
-        """Count the words of ``lines``, but not those that a line's end breaks."""
-        broken = False
+        """Count the words of ``lines``, in reading order, but not those that a line's end breaks."""
+        self._families = None
         for line in lines:
-            found = _WORD.findall(line.casefold())
-            if broken and found:
+            found = _WORD.findall(line.translate(_TIES))
+            if self._broken:
                 found = found[1:]
-            broken = line.rstrip().endswith(tuple(MARKS))
-            if broken and found:
+            self._broken = line.rstrip().endswith(tuple(MARKS))
+            if self._broken:
                 found = found[:-1]
             for word in found:
-                word = word.replace("‐", "-").replace("‑", "-").replace("’", "'")
-                self.words[word] += 1
-                if "-" in word:
-                    self.words.update(word.split("-"))
+                if _CAMEL.search(word):
+                    self.words[word] += 1  # "LaTeX", to be told from a compound of "La" and "TeX"
+                word = word.casefold()
+                if "-" not in word:
+                    self.words[word] += 1
+                    continue
+                self.hyphened[word] += 1
+                parts = word.split("-")
+                self.words.update(parts)
+                if len(parts) > 2:
+                    self.hyphened.update(f"{a}-{b}" for a, b in pairwise(parts))
+        self._forget()
+
+    def merge(self, other: Vocabulary) -> None:
+        """Add the counts of another part of the document."""
+        self._families = None
+        self.words.update(other.words)
+        self.hyphened.update(other.hyphened)
+        self.language = self.language or other.language
+        self._forget()
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: the words of each count in one string."""
+        out: dict[str, Any] = {"language": self.language}
+        for name in ("words", "hyphened"):
+            by_count: dict[str, list[str]] = {}
+            for word, n in getattr(self, name).items():
+                by_count.setdefault(str(n), []).append(word)
+            out[name] = {n: " ".join(words) for n, words in by_count.items()}
+        return out
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Vocabulary:
+        """The reverse of ``to_dict``."""
+        out = cls(data["language"])
+        for name in ("words", "hyphened"):
+            counts = getattr(out, name)
+            for n, words in data[name].items():
+                counts.update(dict.fromkeys(words.split(" "), int(n)))
+        return out
 
     def joined(self, left: str, right: str) -> bool:
-        """Whether ``left-|right`` (casefolded letters) is one word without the hyphen."""
-        whole, hyphened = self.words[left + right], self.words[f"{left}-{right}"]
-        if whole != hyphened:
-            return whole > hyphened
-        last = left.rsplit("-", 1)[-1]
-        if "-" in left:  # "cross-browser-|compatible", but "self-consis-|tent"
-            return bool(self.words[last + right]) or not (
-                right in _COMPOUND_SECOND or (self.words[last] and len(last) > 3)
-            )
-        if last in _COMPOUND_FIRST and len(right) > 2 and right not in _ENDINGS:
-            return False
-        if right in _COMPOUND_SECOND and (len(last) > 2 or self.words[last]):
-            return False
-        if len(last) < 3 or len(right) < 3 or right in _ENDINGS:
+        """Whether ``left-|right`` (letters, perhaps with more hyphens) is one word without the hyphen."""
+        if (said := self._seen(left, right)) is not None:
+            return said
+        evidence = self._evidence(left, right)
+        if evidence is None:
+            a, b = left.rsplit("-", 1)[-1].casefold(), right.split("-", 1)[0].casefold()
+            if len(a) < 2 or len(b) < 3:
+                return len(a) > 1
+            return not (self.words[a] and self.words[b])
+        column = int(self.language in _LIKE_GERMAN)
+        return sum(_WEIGHTS[name][column] * value for name, value in evidence.items()) <= 0
+
+    def _seen(self, left: str, right: str) -> bool | None:
+        """What the document says: True for one word, False for a hyphen, None for nothing."""
+        a, b = left.rsplit("-", 1)[-1], right.split("-", 1)[0]
+        if self.words[a + b] and _CAMEL.search(a + b):
             return True
-        return not (self.words[last] and self.words[right])
+        a, b, left, right = a.casefold(), b.casefold(), left.casefold(), right.casefold()
+        # The whole chain first: "five-per-|cent" is not what "per-|cent" is.
+        if left != a or right != b:
+            whole, hyphened = self.hyphened[left + right], self.hyphened[f"{left}-{right}"]
+            if whole != hyphened:
+                return whole > hyphened
+        if a + b in _TODAY:  # "to-day" in old books; without one of the three in sight, the hyphen is the typesetter's
+            return sum(self.words[word] for word in _TODAY) >= sum(self.hyphened[f"to-{word[2:]}"] for word in _TODAY)
+        for form in (b, *_forms(b)):
+            whole, hyphened = self.words[a + form], self.hyphened[f"{a}-{form}"]
+            if whole != hyphened:
+                return whole > hyphened
+        return None
+
+    def _evidence(self, left: str, right: str) -> dict[str, float] | None:
+        """What speaks for and against a hyphen, as numbers; None without word frequencies."""
+        known = lexicon(self.language)
+        if known is None:
+            return None
+        if self._families is None:
+            self._families = Counter()
+            for word, n in self.hyphened.items():
+                first, _, rest = word.partition("-")
+                self._families[first + "-"] += n
+                self._families["-" + rest.rpartition("-")[2]] += n
+                self._families[_OLD_STYLE] += n * (known.zipf(first + rest) > 3)
+        return _evidence(left, right, known, self.words, self._families)
+
+    def _forget(self) -> None:
+        for counts in (self.words, self.hyphened):
+            least = 0
+            while len(counts) > LIMIT:
+                least += 1
+                for word in [word for word, n in counts.items() if n <= least]:
+                    del counts[word]
+
+
+def _forms(word: str) -> list[str]:
+    """Other inflected forms that share most letters: "pots" for "pot", "Partition" for "Partitionen"."""
+    stems = [word.removesuffix(end) for end in ("s", "es", "n", "en") if word.endswith(end) and len(word) > 4]
+    return [*stems, word + "s", word + "n", word + "en"]
+
+
+def _evidence(
+    left: str, right: str, known: Lexicon, words: Mapping[str, int], families: Mapping[str, int]
+) -> dict[str, float]:
+    a, b = left.rsplit("-", 1)[-1], right.split("-", 1)[0]
+    capital, capitals = a[0].isupper() and not b.isupper(), len(a) > 1 and a.isupper() and not b.isupper()
+    a, b = a.casefold(), b.casefold()
+    whole, first, second = known.zipf(a + b), known.zipf(a), known.zipf(b)
+    begins, begins_known = known.begins(a)
+    ends, ends_known = known.ends(b)
+    unknown = not whole
+    return {
+        "one": 1.0,
+        "whole unknown": unknown,
+        "whole": whole,
+        "whole over 2": max(0.0, whole - 2),
+        "whole over 3": max(0.0, whole - 3),
+        "whole over 4": max(0.0, whole - 4),
+        "first unknown": not first,
+        "second unknown": not second,
+        "first": first,
+        "first over 4": max(0.0, first - 4),
+        "first over 5.5": max(0.0, first - 5.5),
+        "second": second,
+        "second over 4": max(0.0, second - 4),
+        "rarer part": min(first, second),
+        "rarer part over 2": max(0.0, min(first, second) - 2),
+        "rarer part over 3": max(0.0, min(first, second) - 3),
+        "more than chance": max(0.0, whole - first - second + 9) if whole else 0.0,
+        "rare part, whole unknown": unknown and min(first, second) < 2.5,
+        "begins": math.log1p(begins),
+        "begins known": math.log1p(begins_known),
+        "begins known share": (begins_known + 1) / (begins + 2),
+        "ends": math.log1p(ends),
+        "ends known": math.log1p(ends_known),
+        "ends known share": (ends_known + 1) / (ends + 2),
+        "ends known, whole unknown": unknown * math.log1p(ends_known),
+        "capital": capital,
+        "capital, whole unknown": capital and unknown,
+        "capitals": capitals,
+        "first of 1": len(a) == 1,
+        "first of 2": len(a) == 2,
+        "second of 2": len(b) <= 2,
+        "second of 3": len(b) == 3,
+        "first in document": words[a] > 0,
+        "second in document": words[b] > 0,
+        "first hyphened": min(2.0, math.log1p(families[a + "-"])),
+        "second hyphened": min(2.0, math.log1p(families["-" + b])),
+        "old style": min(2.0, math.log1p(families[_OLD_STYLE])) if whole > 1.5 else 0.0,
+        "chain": "-" in left or "-" in right,
+    }
 
 
 def join(left: str, right: str, vocabulary: Vocabulary) -> tuple[str, str]:
@@ -96,23 +240,88 @@ def join(left: str, right: str, vocabulary: Vocabulary) -> tuple[str, str]:
     Returns (left, separator), the separator being a space or nothing; ``right`` follows unchanged.
     """
     left = left.rstrip()
-    soft = left.endswith(("\x02", "\u00ad"))
     if _ADDRESS.search(left) and (left[-1] in "/:_=&?" or (left[-1] == "-" and not right[:1].isspace())):
         return left, ""
     if not left or left[-1] not in MARKS:
         return left, "" if left.endswith("—") else " "
     stem = left[:-1]
+    if _suspended(stem, right, vocabulary):
+        return stem + "-", " "  # "short- and long-term"
     a, b = _LEFT.search(stem), _RIGHT.match(right)
     if not a or not b:
-        # "2019-|2020", "-|5": a hyphen between figures stays.
-        tight = stem[-1:].isalnum() or stem[-1:] in "/._"
-        return stem + "-", "" if tight and right[:1].isalnum() else " "
-    first, second = a.group(1), b.group(1)
-    if second in ("and", "or", "und", "oder", "to", "bis") and not soft:
-        return stem + "-", " "  # "short- and long-term"
-    if second[0].isupper() and not first.isupper():
-        return stem + "-", ""  # "Navier-|Stokes"
-    key = first.casefold().replace("‐", "-").replace("‑", "-")
-    if vocabulary.joined(key, second.casefold()):
-        return stem, ""
-    return stem + "-", ""
+        # "2019-|2020", "-|5": a hyphen between figures stays. "Ein-|/Ausgang"
+        tight = stem[-1:].isalnum() or stem[-1:] in tuple("/._")
+        return stem + "-", "" if tight and (right[:1].isalnum() or right[:1] in tuple("/,;:)")) else " "
+    if _PARALLEL.search(left) and vocabulary.language not in _LIKE_GERMAN:
+        return stem + "-", ""  # "pre- and post-|war", but "Vor- und Nach-|teile"
+    first, second = a.group(1).translate(_TIES), b.group(1).translate(_TIES)
+    last, next_ = first.rsplit("-", 1)[-1], second.split("-", 1)[0]
+    known = lexicon(vocabulary.language)
+    if _CODE_LEFT.search(left.rsplit(None, 1)[-1]) or _CODE_RIGHT.match(right.split(None, 1)[0]):
+        # "How_to_con-|tribute" was broken all the same.
+        broken = known is not None and known.zipf((last + next_).casefold()) > 3
+        return (stem if broken else stem + "-"), ""
+    capitals = last.isupper() and next_.isupper() and (len(last + next_) > 6 or (left + right).isupper())
+    if second[0].isupper() and not capitals:
+        # "Navier-|Stokes", "CD-|ROM"; but "La-|TeX" where the document has "LaTeX".
+        camel = vocabulary.words[last + next_] and _CAMEL.search(last + next_)
+        return (stem if camel else stem + "-"), ""
+    return (stem if vocabulary.joined(first, second) else stem + "-"), ""
+
+
+def _suspended(stem: str, right: str, vocabulary: Vocabulary) -> bool:
+    """Whether the hyphen stands for a part of a word that follows later: "Vor-|und Nachteile"."""
+    link = right.split(None, 1)[0].rstrip(".,") if right.strip() else ""
+    if not stem[-1:].isalnum() or link not in (_LINKS.get(vocabulary.language) or _LINKS["en"] | _LINKS["de"]):
+        return False
+    last = re.split(r"[\W_]", stem)[-1].casefold()
+    if vocabulary.words[last + link]:
+        return False
+    known = lexicon(vocabulary.language)
+    return known is None or known.zipf(last + link) < 2  # "toma-|to"
+
+
+# Languages whose compounds are written like German ones, others are weighed like English.
+_LIKE_GERMAN = ("de", "nl", "sv", "da", "no", "nb", "nn", "fi", "hu", "is", "et")
+
+# By name of the evidence: for English, for German. The sum over 0 speaks for a hyphen.
+_WEIGHTS: dict[str, tuple[float, float]] = {
+    "one": (-5.64, 3.16),
+    "whole unknown": (-0.67, -0.49),
+    "whole": (-2.08, -1.55),
+    "whole over 2": (0.48, 0.94),
+    "whole over 3": (0.18, 1.36),
+    "whole over 4": (-1.69, -12.14),
+    "first unknown": (0.32, -1.26),
+    "second unknown": (1.31, -0.31),
+    "first": (0.19, 0.04),
+    "first over 4": (0.88, -0.16),
+    "first over 5.5": (-1.62, -0.26),
+    "second": (0.47, -0.25),
+    "second over 4": (0.28, 0.77),
+    "rarer part": (1.07, 0.9),
+    "rarer part over 2": (1.63, -0.91),
+    "rarer part over 3": (-2.36, -0.46),
+    "more than chance": (0.03, -0.42),
+    "rare part, whole unknown": (2.79, -0.31),
+    "begins": (-0.09, -0.41),
+    "begins known": (-0.57, -0.51),
+    "begins known share": (1.19, -0.24),
+    "ends": (-0.41, -0.52),
+    "ends known": (-0.68, -1.3),
+    "ends known share": (2.56, -2.08),
+    "ends known, whole unknown": (-0.42, 0.36),
+    "capital": (-4.36, -3.89),
+    "capital, whole unknown": (2.39, 0.01),
+    "capitals": (10.15, 6.83),
+    "first of 1": (12.37, 13.4),
+    "first of 2": (0.07, 0.15),
+    "second of 2": (4.19, 5.7),
+    "second of 3": (0.11, -0.11),
+    "first in document": (0.46, 0.87),
+    "second in document": (0.1, 0.51),
+    "first hyphened": (1.07, 0.98),
+    "second hyphened": (1.28, -0.16),
+    "old style": (0.12, 0.41),
+    "chain": (1.48, 1.92),
+}

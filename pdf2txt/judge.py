@@ -23,6 +23,7 @@ _FEW = 10  # fewer characters than this is no text layer
 _STAMP = 250  # up to so many characters may be a stamp or a running head on a scan
 _BAD_PAGE = 0.05  # share of characters without a usable Unicode value
 _BAD_LINE = 0.3
+_ORDINARY = 0.05  # share of the commonest words that no gibberish reaches; in prose it is a third
 _RUN = 5  # lines of one column: fewer words than they hold tell no language
 _PICTURE = 0.04  # share of the page: smaller images are logos and drawings
 _LETTERS_PER_AREA = 1.5e-3  # per square point, a third of a loosely set page: an image with more has its text
@@ -33,8 +34,8 @@ _MARGIN = 3.0  # points around what is read
 _COMMON = frozenset(
     re.findall(
         r"\w+",
-        """the of and to in is a that for with der die und das ist nicht mit von que la de les et des est une le el
-        los en por una di il che per del da do com uma het een van niet och att som det i na nie się w""",
+        """the of and to in is that for with der die und das ist nicht mit von que la de les et des est une le el
+        los en por una di il che per del da do com uma het een van niet och att som det na nie się""",
     )
 )
 
@@ -50,7 +51,7 @@ class Verdict:
 
 def judge(page: Any, layer: TextLayer, drawn: Drawings) -> Verdict:
     """The verdict on the text layer of a ``pypdfium2.PdfPage``."""
-    if layer.bad > _BAD_PAGE or is_gibberish(" ".join(a.text for a in layer.lines)):
+    if layer.bad > _BAD_PAGE or _foreign([a.text for a in layer.lines]):
         return Verdict("garbled text layer")
     if layer.hidden > 0.5:
         return Verdict("invisible text", hidden=True)
@@ -88,6 +89,12 @@ def _covered(page: Any) -> tuple[float, int]:
         elif item.type != pdfium.FPDF_PAGEOBJ_TEXT:
             others += 1
     return covered, others
+
+
+def _foreign(texts: list[str]) -> bool:
+    """Gibberish; quick to say no of a text with some of the commonest words."""
+    words = re.findall(r"[^\W\d_]+", " ".join(texts).casefold())
+    return sum(word in _COMMON for word in words) < _ORDINARY * len(words) and is_gibberish(" ".join(texts))
 
 
 def _garbled(lines: list[Line]) -> tuple[Box, ...]:

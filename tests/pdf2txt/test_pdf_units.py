@@ -132,7 +132,7 @@ def test_running_heads_of_many_pages_are_found_in_little_time():
 
 
 def test_hyphens_that_no_word_of_the_document_decides():
-    nothing = Vocabulary()
+    nothing = Vocabulary("en")
     for left, right in (("well-", "known"), ("self-", "made"), ("rule-", "based"), ("long-", "lived")):
         assert join(f"a {left}", right, nothing) == (f"a {left}", "")
     broken = (("as-", "sume"), ("so-", "lution"), ("ten-", "sion"), ("pre-", "vious"), ("empha-", "sized"))
