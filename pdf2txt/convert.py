@@ -14,12 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from pdf2txt import layout_model, ocr, textlayer
+from pdf2txt import layout, ocr, textlayer
 from pdf2txt.assemble import PageInfo, assemble
 from pdf2txt.blocks import RawBlock, body_style, cut_blocks, mark_sections
 from pdf2txt.engines import Engines, resolve
-from pdf2txt.errors import may_pass
+from pdf2txt.errors import UserError, may_pass
 from pdf2txt.furniture import PageLines, remove_furniture
+from pdf2txt.layout.regions import order_regions
 from pdf2txt.order import Reading, Region, read_order
 from pdf2txt.render import page_image, poppler_pages, scale_for
 from pdf2txt.repair import repair
@@ -283,26 +284,28 @@ class _Converter:
         upright = [a for a in page.lines.lines if not a.turn]
         sideways = [a for a in page.lines.lines if a.turn]
         reading = Reading([], True)
-        if upright and self.engines.layout != "rapid":
+        detector, auto = self.engines.detector, self.engines.layout == "auto"
+        if upright and (detector is None or auto):
             reading = read_order(upright)
-        if upright and (self.engines.layout == "rapid" or (self.engines.layout == "auto" and not reading.sure)):
-            reading = self._ask_model(page, upright) or read_order(upright)
+        if upright and detector is not None and not (auto and reading.sure):
+            reading = self._ask_model(page, upright, detector) or read_order(upright)
         # Labels of vertical axes and the like: after the page's text, from left to right.
         return reading.regions + [Region([a], "figure") for a in sorted(sideways, key=lambda a: a.x0)]
 
-    def _ask_model(self, page: _Page, upright: list[Line]) -> Reading | None:
+    def _ask_model(self, page: _Page, upright: list[Line], detector: layout.DetectorSpec) -> Reading | None:
         number = page.info.number
         try:
             import numpy as np
 
             source = self.pdf[number - 1] if self.pdf is not None else None
-            scale = layout_model.scale_for(page.info.width, page.info.height)
+            scale = layout.scale_for(page.info.width, page.info.height)
             image = page_image(self.path, source, number, scale, self.engines.render)
             if page.turned:
                 image = np.ascontiguousarray(np.rot90(image, -(page.turned // 90)))
-            return layout_model.read_order(upright, image, scale)
+            found = layout.load(detector, self.threads).detect(image, scale)
+            return order_regions(upright, found)
         except Exception as error:  # layout is a help, not a need: geometry alone will do
-            if may_pass(error):
+            if may_pass(error) or isinstance(error, UserError):
                 raise
             self.warnings.append(f"page {number}: layout model failed ({type(error).__name__}: {error})")
             return None
