@@ -49,7 +49,7 @@ def digested(settings: Pdf2txtSettings) -> dict[str, Any]:
     for name, field in Pdf2txtSettings.model_fields.items():
         extra = field.json_schema_extra
         if isinstance(extra, dict) and extra.get("digest") is False:
-            del out[name]
+            out.pop(name, None)
     return out
 
 

@@ -53,7 +53,7 @@ def _load(spec: DetectorSpec) -> tuple[Any, Any]:
     logging.disable_progress_bar()  # seconds at most
     where = str(spec.model)
     try:
-        processor = AutoImageProcessor.from_pretrained(where, local_files_only=True)
+        processor = AutoImageProcessor.from_pretrained(where, local_files_only=True, backend="pil")
         model, info = AutoModelForObjectDetection.from_pretrained(
             where, local_files_only=True, output_loading_info=True
         )
