@@ -106,17 +106,18 @@ def _layout_files(settings: Pdf2txtSettings, engine: str) -> tuple[ModelFiles, P
 def _extension_files(extension: str) -> dict[str, Path]:
     """The code that ``layout_import`` names, found without importing it."""
     name = extension.partition(":")[0].partition(".")[0]
-    spec = importlib.util.find_spec(name) if name else None
-    if name and (spec is None or spec.origin is None):
+    if not name:
+        return {}
+    spec = importlib.util.find_spec(name)
+    if spec is None:
         raise UserError(
             f"pdf2txt.layout_import: there is no module {name}", "put the folder that holds it on PYTHONPATH"
         )
-    if spec is None or spec.origin is None:
-        return {}
-    origin = Path(spec.origin)
-    if not spec.submodule_search_locations:
-        return {origin.name: origin}
-    return {str(p.relative_to(origin.parent)): p for p in sorted(origin.parent.rglob("*.py"))}
+    if spec.submodule_search_locations is None:
+        origin = Path(spec.origin or "")
+        return {origin.name: origin} if origin.is_file() else {}
+    folders = map(Path, spec.submodule_search_locations)
+    return {f"{name}/{p.relative_to(folder)}": p for folder in folders for p in sorted(folder.rglob("*.py"))}
 
 
 def _backend(wanted: str) -> str:

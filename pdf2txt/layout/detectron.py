@@ -51,10 +51,16 @@ class Detectron2Detector:
 
 
 def _predictor(spec: DetectorSpec) -> Any:
-    import torch
-    from detectron2.checkpoint import DetectionCheckpointer
-    from detectron2.config import get_cfg
-    from detectron2.engine import DefaultPredictor
+    try:
+        import torch
+        from detectron2.checkpoint import DetectionCheckpointer
+        from detectron2.config import get_cfg
+        from detectron2.engine import DefaultPredictor
+    except Exception as error:  # torchvision beside the wrong build of torch raises RuntimeError
+        raise UserError(
+            f"detectron2 cannot be imported: {type(error).__name__}: {error}",
+            "install it as README, Optional engines, says, or use another pdf2txt.layout",
+        ) from error
 
     config = get_cfg()
     _extend(spec.extension, config)
