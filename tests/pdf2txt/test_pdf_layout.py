@@ -451,13 +451,14 @@ FASTER_RCNN = {
         "PIXEL_MEAN": [127.5, 127.5, 127.5],
         "PIXEL_STD": [127.5, 127.5, 127.5],
         "WEIGHTS": "tiny.pth",
-        "ANCHOR_GENERATOR": {"SIZES": [[64.0]], "ASPECT_RATIOS": [[0.15, 1.0, 1.6]]},
+        "ANCHOR_GENERATOR": {"SIZES": [[34.0, 68.0]], "ASPECT_RATIOS": [[0.1, 1.6]]},
         "PROPOSAL_GENERATOR": {"MIN_SIZE": 0},
         "RPN": {"IN_FEATURES": ["c3"], "PRE_NMS_TOPK_TEST": 100, "POST_NMS_TOPK_TEST": 20,
                 "PRE_NMS_TOPK_TRAIN": 100, "POST_NMS_TOPK_TRAIN": 20, "BATCH_SIZE_PER_IMAGE": 64},
         "ROI_HEADS": {"NAME": "StandardROIHeads", "IN_FEATURES": ["c3"], "NUM_CLASSES": 5,
-                      "BATCH_SIZE_PER_IMAGE": 32},
-        "ROI_BOX_HEAD": {"NAME": "FastRCNNConvFCHead", "NUM_FC": 1, "FC_DIM": 64, "POOLER_RESOLUTION": 5},
+                      "BATCH_SIZE_PER_IMAGE": 32, "POSITIVE_FRACTION": 0.5},
+        "ROI_BOX_HEAD": {"NAME": "FastRCNNConvFCHead", "NUM_FC": 1, "FC_DIM": 256, "POOLER_RESOLUTION": 5,
+                         "CLS_AGNOSTIC_BBOX_REG": True},
     },
     "INPUT": {"MIN_SIZE_TEST": 160, "MAX_SIZE_TEST": 200},
 }  # fmt: skip
@@ -470,6 +471,7 @@ def test_detectron2_finds_what_it_was_taught(page_pdf: Path, tmp_path: Path, mon
     from detectron2.data.transforms import ResizeShortestEdge
     from detectron2.modeling import build_model
     from detectron2.structures import Boxes, Instances
+    from detectron2.utils.events import EventStorage
 
     (tmp_path / "tiny_backbone.py").write_text(BACKBONE)
     monkeypatch.syspath_prepend(tmp_path)
@@ -489,15 +491,16 @@ def test_detectron2_finds_what_it_was_taught(page_pdf: Path, tmp_path: Path, mon
     truth.gt_boxes = Boxes(torch.tensor(BOXES) * scale * small.shape[0] / image.shape[0])
     truth.gt_classes = torch.tensor([list(MAPS["publaynet"]).index(name) for name in CLASSES])
     page = {"image": torch.as_tensor(small.transpose(2, 0, 1).copy()), "instances": truth}
+    steps = 200
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    with one_thread(torch):
-        from detectron2.utils.events import EventStorage
-
-        with EventStorage():
-            for _ in range(120):
-                optimizer.zero_grad()
-                sum(model([page]).values()).backward()
-                optimizer.step()
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: min(1.0, 2 * (1 - k / steps)))
+    with one_thread(torch), EventStorage():
+        for _ in range(steps):
+            optimizer.zero_grad()
+            sum(model([page]).values()).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 10)
+            optimizer.step()
+            schedule.step()
     torch.save({"model": model.state_dict()}, tmp_path / "tiny.pth")
 
     settings = having(
