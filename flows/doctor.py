@@ -60,7 +60,7 @@ def examine(store: Path) -> list[Check]:
             "easyocr",
             remedy="on its way: README, Optional engines",
         ),
-        _package("pdf2txt", "detectron2", "detectron2", remedy="on its way: README, Optional engines"),
+        _package("pdf2txt", "detectron2", "detectron2", remedy="layout models of detectron2: README, Optional engines"),
         _package("train", "transformers", "transformers", needed=True),
         _package("train", "peft", "peft", needed=True),
         _package(

@@ -19,15 +19,17 @@ from dataclasses import astuple, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pdf2txt import apart, furniture, layout_model, linenumbers
+from pdf2txt import apart, furniture, layout, linenumbers
 from pdf2txt.assemble import PageInfo, assemble
 from pdf2txt.blocks import RawBlock, Sections, Style, cut_blocks
 from pdf2txt.engines import Engines, resolve
-from pdf2txt.errors import may_pass
+from pdf2txt.errors import UserError, may_pass
 from pdf2txt.footnotes import arrange_notes
-from pdf2txt.furniture import Candidate, Labels, PageLines
+from pdf2txt.furniture import Candidate, PageLines
 from pdf2txt.hyphens import Vocabulary
 from pdf2txt.language import detect_language
+from pdf2txt.layout import Detection
+from pdf2txt.layout.regions import order_regions
 from pdf2txt.linenumbers import Numbered
 from pdf2txt.markup import BY_LINES, Outline
 from pdf2txt.order import Reading, Region, read_order
@@ -97,6 +99,7 @@ class Conversion:
         self.engines: Engines = resolve(settings)
         self.spool = Spool(folder)
         self.reader = Reader(path, settings, self.engines, store, threads)
+        self.threads = threads
         self.skip = skip or {}  # page -> why it is left out, this time
         self.rest = ""  # why pages that have not been read so far are left out, too
         self.pages_reused = 0  # pages that another process, or an interrupted one, had read
@@ -197,7 +200,8 @@ class Conversion:
             candidates = [e.rows for e in edges]
             rows = furniture.decide(candidates)
             for n, doubtful in enumerate(furniture.doubtful(candidates, rows)):
-                if doubtful and (labels := self._labels(n + 1, warnings)):
+                if doubtful and (seen := self._ask_model(n + 1, warnings)):
+                    labels = [(d.box, d.kind, d.score) for d in seen]
                     lines = _lines(self._page(n + 1))
                     linenumbers.take(lines, numbered[n])
                     rows[n] = rows[n] + furniture.confirmed(lines, doubtful, labels)
@@ -347,26 +351,26 @@ class Conversion:
         aside = apart.sort_out(lines, page.number, self.settings)
         upright = [a for a in lines.lines if not a.turn]
         sideways = [a for a in lines.lines if a.turn]
-        reading = Reading([], True)
-        if upright and self.engines.layout != "rapid":
-            reading = read_order(upright)
-        if upright and (self.engines.layout == "rapid" or (self.engines.layout == "auto" and not reading.sure)):
-            labels = self._labels(page.number, warnings)
-            reading = layout_model.order_regions(upright, labels) if labels is not None else read_order(upright)
+        detector, auto = self.engines.detector, self.engines.layout == "auto"
+        reading = read_order(upright) if upright and (detector is None or auto) else Reading([], True)
+        if upright and detector is not None and not (auto and reading.sure):
+            seen = self._ask_model(page.number, warnings)
+            reading = order_regions(upright, seen) if seen is not None else read_order(upright)
         # Labels of vertical axes and the like: after the page's text, from left to right.
         axes = [Region([a], "figure") for a in sorted(sideways, key=lambda a: a.x0)]
         return apart.put_back(reading.regions + axes, aside)
 
-    def _labels(self, number: int, warnings: list[str]) -> Labels | None:
+    def _ask_model(self, number: int, warnings: list[str]) -> list[Detection] | None:
         """What the layout model sees on a page; None where it fails, or the user wants geometry alone."""
-        if self.engines.layout == "geometry":
+        if self.engines.detector is None:
             return None
         page = self._page(number)
         try:
-            scale = layout_model.scale_for(page.width, page.height)
-            return layout_model.labels(self.reader.image(number, scale, page.turned), scale)
+            scale = layout.scale_for(page.width, page.height)
+            image = self.reader.image(number, scale, page.turned)
+            return layout.load(self.engines.detector, self.threads).detect(image, scale)
         except Exception as error:  # layout is a help, not a need: geometry alone will do
-            if may_pass(error):
+            if may_pass(error) or isinstance(error, UserError):
                 raise
             warnings.append(f"page {number}: layout model failed ({type(error).__name__}: {error})")
             return None

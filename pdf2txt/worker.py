@@ -26,7 +26,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pdf2txt.errors import DrawingTimeout
+from pdf2txt.errors import DrawingTimeout, UserError
 from pdf2txt.ocr import OcrPage
 from pdf2txt.schema import write_unit
 from pdf2txt.spans import Line
@@ -159,7 +159,11 @@ def main(argv: list[str]) -> None:
             if Path(task["result"]).exists():  # another run was quicker, and took what was on its way
                 say(event="done")
             else:
-                say(event="transient", message=f"{type(error).__name__}: {error}")
+                say(event="transient", message=_explained(error))
+
+
+def _explained(error: Exception) -> str:
+    return f"{error}; {error.remedy}" if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
 if __name__ == "__main__":

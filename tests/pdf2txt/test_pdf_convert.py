@@ -284,9 +284,9 @@ def test_the_layout_model_may_fail_but_not_for_want_of_memory(typeset, monkeypat
     pytest.importorskip("rapid_layout")
     path = typeset("Some words.")
     settings = Pdf2txtSettings(layout="rapid", ocr="off")
-    monkeypatch.setattr(conversion.layout_model, "labels", Mock(side_effect=ValueError("odd")))
+    monkeypatch.setattr(conversion.layout, "load", Mock(side_effect=ValueError("odd")))
     assert convert(path, settings).status == "ok"
-    monkeypatch.setattr(conversion.layout_model, "labels", Mock(side_effect=MemoryError))
+    monkeypatch.setattr(conversion.layout, "load", Mock(side_effect=MemoryError))
     with pytest.raises(MemoryError):
         convert(path, settings)
 

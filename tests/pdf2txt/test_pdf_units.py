@@ -14,7 +14,8 @@ from pdf2txt.assemble import PageInfo, assemble
 from pdf2txt.blocks import RawBlock, Style
 from pdf2txt.furniture import PageLines, remove_furniture
 from pdf2txt.hyphens import Vocabulary, join
-from pdf2txt.layout_model import order_regions
+from pdf2txt.layout import Detection
+from pdf2txt.layout.regions import order_regions
 from pdf2txt.order import read_order
 from pdf2txt.repair import repair
 from pdf2txt.schema import Document, read_documents, write_documents
@@ -53,7 +54,7 @@ def test_spans_are_exact_for_any_blocks(checked, raw):
 @settings(max_examples=100, deadline=None)
 def test_every_line_is_read_once(page_lines):
     given_text = sorted("".join(a.text for a in page_lines).split())
-    for reading in (read_order(page_lines), order_regions(page_lines, [((0, 0, 300, 400), "table", 0.9)])):
+    for reading in (read_order(page_lines), order_regions(page_lines, [Detection((0, 0, 300, 400), "table", 0.9)])):
         out = [a.text for r in reading.regions for a in r.lines]
         assert sorted("".join(out).replace("\t", "").replace(" ", "")) == sorted("".join(given_text))
 
