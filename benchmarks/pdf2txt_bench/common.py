@@ -51,9 +51,8 @@ class Part:
         if parts:
             number = float(value) if isinstance(value, int | float) else float("nan")
             good = not (least is not None and not number >= least) and not (most is not None and not number <= most)
-        if isinstance(value, float):
-            value = round(value, 3)
-        self.rows.append(Row(name, value, " and ".join(parts), good, note))
+        target = f"{least:g}" if least is not None and least == most else " and ".join(parts)
+        self.rows.append(Row(name, round(value, 3) if isinstance(value, float) else value, target, good, note))
 
     def skip(self, name: str, why: object) -> None:
         self.rows.append(Row(name, None, note=f"skipped: {why}"))
@@ -136,8 +135,7 @@ class Watched:
     out: str
     err: str
     peak_sum: int = 0  # bytes resident, all processes together, at the worst moment
-    peak_one: int = 0  # of the biggest process at any moment
-    peak_rusage: int = 0  # of the biggest process as the kernel kept it (ru_maxrss), None missed between samples
+    peak_one: int = 0  # of the biggest process at its worst moment (VmHWM, which the kernel keeps)
     left: list[str] = field(default_factory=list)  # processes that outlived it by more than 5 seconds
 
 
@@ -172,23 +170,17 @@ def watch(command: Sequence[str], limit: float, folder: Path, kill_after: float 
                     except psutil.Error:
                         continue
                     total += rss
-                    peak[1] = max(peak[1], rss)
+                    peak[1] = max(peak[1], rss, _high_water(one.pid))
                 peak[0] = max(peak[0], total)
 
         sampler = threading.Thread(target=sample, daemon=True)
         sampler.start()
         deadline = began + min(limit, kill_after if kill_after is not None else limit)
-        usage = None
-        while usage is None:
-            pid, status, rusage = os.wait4(process.pid, os.WNOHANG)
-            if pid:
-                usage = rusage
-                process.returncode = os.waitstatus_to_exitcode(status)
-            elif time.monotonic() > deadline:
+        while process.poll() is None:
+            if time.monotonic() > deadline:
                 os.killpg(process.pid, signal.SIGKILL)
                 deadline = float("inf")
-            else:
-                time.sleep(0.01)
+            time.sleep(0.01)
         seconds = time.monotonic() - began
         done.set()
         sampler.join()
@@ -198,8 +190,17 @@ def watch(command: Sequence[str], limit: float, folder: Path, kill_after: float 
         err.seek(0)
         return Watched(
             process.returncode, seconds, out.read().decode("utf-8", "replace"), err.read().decode("utf-8", "replace"),
-            peak[0], peak[1], usage.ru_maxrss * 1024, left,
+            peak[0], peak[1], left,
         )  # fmt: skip
+
+
+def _high_water(pid: int) -> int:
+    """Bytes that a process had resident at most (Linux; not ru_maxrss, which counts the parent before exec)."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
 
 
 def _describe(process: psutil.Process) -> str:
