@@ -4,8 +4,8 @@
 
 Every part prints a table of its figures, each beside its target and the word PASS or MISS, and rewrites its own
 section of ``results/pdf2txt.json`` and ``results/pdf2txt.md``, with the date, the versions, the machine and its load.
-Parts whose data or peer is not to be had are skipped with the reason. The benchmark PDFs are looked for in ``--shared``,
-``LONGFOLIO_SHARED``, or ``shared`` beside the checkout. Exit code 1 if a target is missed.
+Parts whose data or peer is not to be had are skipped with the reason. The benchmark PDFs are looked for in
+``--shared``, ``LONGFOLIO_SHARED``, or ``shared`` beside the checkout. Exit code 1 if a target is missed.
 """
 
 import sys

@@ -13,7 +13,10 @@ _FEW, _MANY = 50, 2000
 _MOST = 1.2  # times the memory of the few pages
 _LIMIT = 900.0
 _MB = 1024 * 1024
-_PRODUCERS: dict[str, Callable[[Bench, int], Path]] = {"papers, by pdfium": big.repeated, "books, by Typst": big.typeset}
+_PRODUCERS: dict[str, Callable[[Bench, int], Path]] = {
+    "papers, by pdfium": big.repeated,
+    "books, by Typst": big.typeset,
+}
 
 
 def run(bench: Bench) -> Part:

@@ -76,7 +76,9 @@ def markdown(known: dict[str, Any]) -> str:
 def table(rows: list[Row]) -> list[str]:
     """A Markdown table, its columns padded: it is printed too."""
     head = ("", "measured", "target", "", "note")
-    cells = [[r.name, _number(r.value), r.target, {None: "", True: "PASS", False: "MISS"}[r.good], r.note] for r in rows]
+    cells = [
+        [r.name, _number(r.value), r.target, {None: "", True: "PASS", False: "MISS"}[r.good], r.note] for r in rows
+    ]
     cells = [[text.replace("|", "\\|") for text in row] for row in cells]
     widths = [max(len(row[i]) for row in [head, *cells]) for i in range(4)] + [len("note")]
     lines = [head, tuple("-" * w for w in widths), *map(tuple, cells)]
