@@ -13,10 +13,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _NO_HYPHEN_YET = 0xFFFE  # what pdfium's text holds for a hyphen at a line's end; the character tells its version's code
 
@@ -33,6 +34,7 @@ class Characters:
 
 def read_characters(handle: Any, limit: int) -> Characters:
     """Up to ``limit`` characters of a text page (``PdfTextPage.raw``), which must stay open while they are used."""
+    import numpy as np
     import pypdfium2.raw as pdfium
 
     n = max(0, min(pdfium.FPDFText_CountChars(handle), limit))

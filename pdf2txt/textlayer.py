@@ -10,13 +10,14 @@ from __future__ import annotations
 import ctypes
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from pdf2txt.characters import read_characters
 from pdf2txt.spans import Line, same_row
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 MAX_CHARACTERS = 200_000  # more on one page is a drawing made of letters; no page of text comes near
 HYPHENS = {"\x02", "\ufffe", "\u00ad"}  # what pdfium makes of a hyphen at a line's end, by version
@@ -46,6 +47,8 @@ class Frame:
 
     def seen_boxes(self, boxes: NDArray[np.float64]) -> list[list[float]]:
         """``(x0, y0, x1, y1)`` on the seen page of each (left, top, right, bottom) in user space."""
+        import numpy as np
+
         left, top, right, bottom = boxes.T
         if self.rotation == 0:
             ax, ay, bx, by = left - self.left, self.top - top, right - self.left, self.top - bottom

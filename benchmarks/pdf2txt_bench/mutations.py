@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import random
+import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -179,6 +180,7 @@ def _page_contents(data: bytes, chance: random.Random) -> tuple[int, int] | None
     import pypdf
     from pypdf.generic import ArrayObject, IndirectObject
 
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # what it warns of is the sources' business
     try:
         reader = pypdf.PdfReader(io.BytesIO(data))
         page = reader.pages[chance.randrange(len(reader.pages))]
