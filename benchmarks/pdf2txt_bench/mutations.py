@@ -7,8 +7,8 @@ are found by their text (``7 0 obj ... endobj``), page contents through pypdf, w
 from __future__ import annotations
 
 import io
-import random
 import logging
+import random
 import re
 from collections.abc import Callable
 from pathlib import Path
