@@ -11,6 +11,7 @@ from benchmarks.pdf2txt_bench.common import ROOT, Bench, Part, Skip, environment
 
 _LEAST = 99.0  # percent, in each direction
 _JUDGED = ("en", "de", "examples")  # the other languages are told without a target
+_DIRECTIONS = ("go", "stay")  # suspended ones are too few to judge by
 _LIMIT = 1800.0
 _NAMES = {"go": "hyphens that must go", "stay": "hyphens that must stay", "suspended": "suspended hyphens"}
 
@@ -41,5 +42,5 @@ def _rows(part: Part, group: str, name: str, table: dict[str, Any]) -> None:
     for direction, cell in table.items():
         low, high = cell["interval_95"]
         note = f"{cell['right']} of {cell['hyphens']}, 95 % between {low:g} and {high:g}"
-        least = _LEAST if group in _JUDGED else None
+        least = _LEAST if group in _JUDGED and direction in _DIRECTIONS else None
         part.add(f"{name}: {_NAMES.get(direction, direction)}, %", cell["percent"], least=least, note=note)
