@@ -205,7 +205,7 @@ def _high_water(pid: int) -> int:
 
 def _describe(process: psutil.Process) -> str:
     try:
-        return f"{process.pid} {' '.join(process.cmdline())[:120]}"
+        return f"{process.pid} {' '.join(Path(word).name for word in process.cmdline())[:120]}"
     except psutil.Error:
         return str(process.pid)
 
@@ -218,12 +218,14 @@ def run_json(command: Sequence[str], limit: float = 600.0, cwd: Path | None = No
     """
     import json
 
+    name = " ".join(Path(word).name for word in list(command)[:3])
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=limit, env=environment(), cwd=cwd, check=False
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
-        raise Skip(f"over {limit:g} s: {' '.join(map(str, command))[:100]}") from error
+        raise Skip(f"over {limit:g} s: {name}") from error
     if done.returncode:
-        raise Skip(f"exit code {done.returncode} of {' '.join(map(str, command))[:100]}: {done.stderr.strip()[-300:]}")
+        print(done.stderr.strip()[-1000:], flush=True)
+        raise Skip(f"exit code {done.returncode} of {name}")
     return json.loads(done.stdout)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from benchmarks.pdf2txt_bench.common import ROOT, Bench, Part, Skip, environment
@@ -27,7 +28,8 @@ def run(bench: Bench) -> Part:
     done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT, env=environment(**shared))
     if not target.exists():
         raise Skip(f"benchmarks/hyphens.py ended with {done.returncode}: {done.stderr.strip()[-300:]}")
-    found: dict[str, Any] = json.loads(target.read_text())
+    text = target.read_text().replace(str(bench.shared), "shared").replace(str(Path.home()), "~")
+    found: dict[str, Any] = json.loads(text)
     part = Part(data=found)
     for language, sizes in found["languages"].items():
         for size, table in sizes.items():

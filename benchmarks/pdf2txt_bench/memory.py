@@ -34,7 +34,8 @@ def run(bench: Bench) -> Part:
             a, b = getattr(few, key) / _MB, getattr(many, key) / _MB
             note = f"{b:.0f} MB beside {a:.0f}; {counts}, {many.seconds:.0f} s"
             if few.returncode or many.returncode:
-                note = f"exit codes {few.returncode}, {many.returncode}: {many.err.strip()[-150:]}"
+                note = f"exit codes {few.returncode}, {many.returncode}"
+                print(few.err[-1000:], many.err[-1000:], flush=True)
             ok = not (few.returncode or many.returncode)
             part.add(f"{name}: {what}, times", b / a if ok else None, most=_MOST, note=note)
         part.data[name] = {str(pages): _figures(w) for pages, w in found.items()}

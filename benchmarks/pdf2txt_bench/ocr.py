@@ -40,7 +40,8 @@ def run(bench: Bench) -> Part:
             convert_command(scans, bench.folder(form), "--workers", str(_WORKERS)), _LIMIT, bench.folder("log")
         )  # fmt: skip
         if done.returncode:
-            part.add(f"{form}: recall, %", None, least=least, note=f"exit code {done.returncode}: {done.err[-200:]}")
+            print(done.err[-1000:], flush=True)
+            part.add(f"{form}: recall, %", None, least=least, note=f"exit code {done.returncode}")
             continue
         documents = {Path(d["source"]).stem: d for d in json.loads(done.out)["documents"]}
         texts[form] = {stem: _pages(entry) for stem, entry in documents.items()}

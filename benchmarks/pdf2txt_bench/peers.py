@@ -31,6 +31,7 @@ def python_of(bench: Bench, pins: tuple[str, ...]) -> Path:
     done = subprocess.run(pip, capture_output=True, text=True)
     if done.returncode:
         shutil.rmtree(folder, ignore_errors=True)
-        raise Skip(f"{' '.join(pins)} cannot be installed: {done.stderr.strip()[-300:]}")
+        print(done.stderr.strip()[-1000:], flush=True)
+        raise Skip(f"pip could not install {' '.join(pins)}")
     (folder / "complete").write_text("\n".join(pins) + "\n")
     return python

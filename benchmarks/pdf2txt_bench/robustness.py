@@ -36,11 +36,11 @@ def run(bench: Bench) -> Part:
     done = watch(command, _LIMIT, bench.folder("log"))
     part = Part()
     part.add("exit code", done.returncode, least=0, most=0)
-    part.data["stderr"] = done.err[-3000:]
+    print(done.err.strip()[-2000:], flush=True)
     try:
         documents = {Path(d["source"]).name: d for d in json.loads(done.out)["documents"]}
     except (ValueError, KeyError):
-        part.add("files without a status", len(sources) + len(mutants), most=0, note=done.err.strip()[-200:])
+        part.add("files without a status", len(sources) + len(mutants), most=0, note="no result at all")
         return part
     names = [*(s.name for s in sources), *mutants]
     statuses = Counter(documents[n]["status"] for n in names if n in documents)
