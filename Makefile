@@ -6,6 +6,7 @@ PIP     = $(BIN)/python -m pip --disable-pip-version-check
 STAMP   = $(VENV)/.installed
 # What to add to the command: make demo ARGS="--set train.max_steps=4"
 ARGS   ?=
+PDFS   ?=
 
 .PHONY: install demo test lint bench docs clean
 
@@ -35,9 +36,11 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# PDFS="--only quality,speed" for some parts of the last one.
 bench: install
 	$(BIN)/python benchmarks/kill.py $(ARGS)
 	$(BIN)/python benchmarks/kill_prefect.py
+	$(BIN)/python benchmarks/pdf2txt.py $(PDFS)
 
 docs: install
 	$(BIN)/python -m flows.reference > docs/settings.md

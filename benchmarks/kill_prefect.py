@@ -37,6 +37,8 @@ import psutil
 import yaml
 from kill import running_stage, units
 
+sys.path.append(sys.path.pop(0))  # this folder's pdf2txt.py must not stand before the library of that name
+
 from flows.orchestration.server import Home, joined, read_json
 from flows.runs import list_runs
 from flows.store import Store, list_files

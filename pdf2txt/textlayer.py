@@ -8,15 +8,22 @@ gutter, and a superscript or a changed font does not break it.
 from __future__ import annotations
 
 import ctypes
-import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from pdf2txt.characters import read_characters
 from pdf2txt.spans import WIDE_SPACE, Gap, Line, gaps_behind, same_row
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 MAX_CHARACTERS = 200_000  # more on one page is a drawing made of letters; no page of text comes near
 HYPHENS = {"\x02", "\ufffe", "\u00ad"}  # what pdfium makes of a hyphen at a line's end, by version
+_HYPHEN_CODES = frozenset({0x02, 0xFFFE, 0xAD})
+_LINE_ENDS = frozenset({0, 10, 13})
+_SPACES = frozenset({9, 32, 160, 0x2002, 0x2003, 0x2009})
 _INVISIBLE = 3  # PDF text render mode: neither fill nor stroke
 _SPACE = 0.17  # in heights of the letters' boxes: a gap that separates words though no space was drawn
 _WIDE_GAP = 1.5  # in font sizes: wider than any justified space, narrower than column gutters and table gaps
@@ -39,6 +46,7 @@ class Frame:
         return (h, w) if self.rotation in (90, 270) else (w, h)
 
     def seen(self, x: float, y: float) -> tuple[float, float]:
+        """A point of user space on the seen page."""
         if self.rotation == 0:
             return x - self.left, self.top - y
         if self.rotation == 90:
@@ -46,6 +54,23 @@ class Frame:
         if self.rotation == 180:
             return self.right - x, y - self.bottom
         return self.top - y, self.right - x
+
+    def seen_boxes(self, boxes: NDArray[np.float64]) -> list[list[float]]:
+        """``(x0, y0, x1, y1)`` on the seen page of each (left, top, right, bottom) in user space."""
+        import numpy as np
+
+        left, top, right, bottom = boxes.T
+        if self.rotation == 0:
+            ax, ay, bx, by = left - self.left, self.top - top, right - self.left, self.top - bottom
+        elif self.rotation == 90:
+            ax, ay, bx, by = top - self.bottom, left - self.left, bottom - self.bottom, right - self.left
+        elif self.rotation == 180:
+            ax, ay, bx, by = self.right - left, top - self.bottom, self.right - right, bottom - self.bottom
+        else:
+            ax, ay, bx, by = self.top - top, self.right - left, self.top - bottom, self.right - right
+        across, down = ax > bx, ay > by
+        seen = np.where(across, bx, ax), np.where(down, by, ay), np.where(across, ax, bx), np.where(down, ay, by)
+        return np.stack(seen, axis=1).tolist()
 
 
 @dataclass
@@ -77,40 +102,27 @@ def read(page: Any) -> TextLayer:
     textpage = page.get_textpage()
     try:
         handle = textpage.raw
-        n = min(pdfium.FPDFText_CountChars(handle), MAX_CHARACTERS)
-        n = max(n, 0)
-        code, loose = pdfium.FPDFText_GetUnicode, pdfium.FPDFText_GetLooseCharBox
-        font_size, angle = pdfium.FPDFText_GetFontSize, pdfium.FPDFText_GetCharAngle
-        codes = [code(handle, i) for i in range(n)]
-        boxes = (pdfium.FS_RECTF * n)()
-        for i in range(n):
-            loose(handle, i, boxes[i])
+        found = read_characters(handle, MAX_CHARACTERS)
         # Pairs of UTF-16 surrogates come as two characters; the second repeats the first's place.
-        sizes = [font_size(handle, i) for i in range(n)]
-        angles = [angle(handle, i) for i in range(n)]
-        turns = [0 if a < 0.1 else _turn(a) for a in angles]
-        frame = _frame(page, codes, turns)
-        runs = _runs(codes, boxes, sizes, turns, frame)
+        codes = found.codes
+        frame = _frame(page, codes, found.turns)
+        runs = _runs(codes, frame.seen_boxes(found.boxes), found.sizes, found.turns, frame)
         for run in runs:
             _looks(pdfium, handle, run)
     finally:
         textpage.close()
 
-    solid = [c for c in codes if c > 32]
+    counts = Counter(c for c in codes if c > 32)
+    solid = counts.total()
     hidden = sum(len(r.line.text) for r in runs if r.line.hidden)
     total = sum(len(r.line.text) for r in runs)
     return TextLayer(
         frame,
         join_neighbours([r.line for r in runs]),
-        bad=sum(map(is_bad, solid)) / max(1, len(solid)),
+        bad=sum(n for c, n in counts.items() if is_bad(c)) / max(1, solid),
         hidden=hidden / max(1, total),
-        characters=len(solid),
+        characters=solid,
     )
-
-
-def _turn(angle: float) -> int:
-    """Clockwise turn, in degrees, that makes text at ``angle`` (radians, clockwise too) upright."""
-    return -round(math.degrees(angle) / 90) % 4 * 90
 
 
 def _frame(page: Any, codes: list[int], turns: list[int]) -> Frame:
@@ -127,7 +139,7 @@ class _Run:
     middle: int  # index of a character in its middle, to ask for font and render mode
 
 
-def _runs(codes: list[int], boxes: Any, sizes: list[float], turns: list[int], frame: Frame) -> list[_Run]:
+def _runs(codes: list[int], boxes: list[list[float]], sizes: list[float], turns: list[int], frame: Frame) -> list[_Run]:
     """Characters in drawing order, cut where a line ends, a wide gap opens or the text turns."""
     runs: list[_Run] = []
     text: list[str] = []
@@ -156,49 +168,58 @@ def _runs(codes: list[int], boxes: Any, sizes: list[float], turns: list[int], fr
         text, gaps, wide = [], [], []
 
     rotation = frame.rotation
-    for i, c in enumerate(codes):
-        if c in (10, 13, 0):
-            if text:
-                finish(i)
-            continue
-        if 0xD800 <= c < 0xDC00:
-            high = c
-            continue
-        if 0xDC00 <= c < 0xE000:
-            c = 0x10000 + ((high - 0xD800) << 10) + (c - 0xDC00) if high else 0xFFFD
-            high = 0
-        if c in (32, 160, 9, 0x2002, 0x2003, 0x2009):
-            if text and text[-1] != " ":
-                text.append(" ")
-            continue
-        b = boxes[i]
-        ax, ay = frame.seen(b.left, b.top)
-        bx, by = frame.seen(b.right, b.bottom)
-        if ax > bx:
-            ax, bx = bx, ax
-        if ay > by:
-            ay, by = by, ay
+    for i, (c, (ax, ay, bx, by), turn_i) in enumerate(zip(codes, boxes, turns, strict=True)):
+        letter = ""
+        if not 32 < c < 127:
+            if c in _LINE_ENDS:
+                if text:
+                    finish(i)
+                continue
+            if 0xD800 <= c < 0xDC00:
+                high = c
+                continue
+            if 0xDC00 <= c < 0xE000:
+                c = 0x10000 + ((high - 0xD800) << 10) + (c - 0xDC00) if high else 0xFFFD
+                high = 0
+            if c in _SPACES:
+                if text and text[-1] != " ":
+                    text.append(" ")
+                continue
+            letter = "\x02" if c in _HYPHEN_CODES else ""
+        # Comparisons instead of min and max: this is done for every character of every page.
+        height = by - ay
+        tallest = biggest if biggest > height else height
         if text:
-            if turns[i] != turn_now:
+            if turn_i != turn_now:
                 finish(i)
-            elif turn_now == rotation:
-                em = max(biggest, by - ay) * 0.8
-                overlap = min(y1, by) - max(y0, ay)
-                if ax - x1 > _WIDE_GAP * em or ax < x1 - 2 * em - 2 or overlap < 0.35 * min(y1 - y0, by - ay):
+            elif turn_i == rotation:
+                em = tallest * 0.8
+                if (
+                    ax - x1 > _WIDE_GAP * em
+                    or ax < x1 - 2 * em - 2
+                    or ((ay != y0 or by != y1) and min(y1, by) - max(y0, ay) < 0.35 * min(y1 - y0, height))
+                ):
                     finish(i)
         if not text:
-            start, turn_now = i, turns[i]
+            start, turn_now = i, turn_i
             x0, y0, x1, y1 = ax, ay, bx, by
-            biggest = by - ay
+            biggest = height
         else:
-            if ax - x1 > _SPACE * (tall := max(biggest, by - ay)) and turn_now == rotation:
+            if ax - x1 > _SPACE * tallest and turn_now == rotation:
                 if text[-1] != " ":
                     gaps.append(len(text))
-                if ax - x1 > WIDE_SPACE * 0.8 * tall:
+                if ax - x1 > WIDE_SPACE * 0.8 * tallest:
                     wide.append((len(text), x1, ax))
-            x0, y0, x1, y1 = min(x0, ax), min(y0, ay), max(x1, bx), max(y1, by)
-            biggest = max(biggest, by - ay)
-        text.append("\x02" if c in (0x02, 0xFFFE, 0xAD) else chr(c))
+            if ax < x0:
+                x0 = ax
+            if ay < y0:
+                y0 = ay
+            if bx > x1:
+                x1 = bx
+            if by > y1:
+                y1 = by
+            biggest = tallest
+        text.append(letter or chr(c))
     if text:
         finish(len(codes))
     return runs
