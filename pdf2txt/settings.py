@@ -24,14 +24,16 @@ class Pdf2txtSettings(BaseModel):
         "a page; rapid: the PP-PicoDet model on every page, 0.1 to 0.4 s a page; auto: geometry, and the "
         "model only on pages where geometry is not sure.",
     )
-    ocr: Literal["auto", "rapidocr", "off"] = Field(
+    ocr: Literal["auto", "rapidocr", "easyocr", "off"] = Field(
         default="auto",
-        description="Who reads pages without a good text layer (1 to 5 s a page on 2 cores). auto: rapidocr "
-        "where installed, else off; off: such pages keep whatever text layer they have.",
+        description="Who reads pages without a good text layer. rapidocr: Latin, Greek, Chinese and Japanese "
+        "script, about 1 s a page and core on OpenVINO, 3 s on onnxruntime; easyocr: English, for CUDA (on a CPU "
+        "many times slower); off: such pages keep whatever text layer they have. auto: easyocr where it, its "
+        "weights and a CUDA device are present, else rapidocr where installed, else off.",
     )
     ocr_backend: Literal["auto", "onnxruntime", "openvino"] = Field(
         default="auto",
-        description="What runs the OCR models. openvino is about three times as fast on x86 processors; "
+        description="What runs RapidOCR's models. openvino is about three times as fast on x86 processors; "
         "auto takes it where it is installed and the processor is x86, else onnxruntime.",
     )
     dpi: int = Field(

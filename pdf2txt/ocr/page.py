@@ -96,9 +96,7 @@ def _read(engine: Engine, image: Any, scale: float, upright: bool = False) -> Oc
     rest = [n for n in range(len(page.boxes)) if n not in page.read]
     readings = engine.recognise([quads.crop(page.image, page.boxes[n]) for n in rest])
     read = page.read | dict(zip(rest, readings, strict=True))
-    found = [
-        (quad, *read[n]) for n, quad in enumerate(page.boxes) if read[n][0].strip() and read[n][1] >= _TEXT_SCORE
-    ]
+    found = [(quad, *read[n]) for n, quad in enumerate(page.boxes) if read[n][0].strip() and read[n][1] >= _TEXT_SCORE]
     middle = (page.image.shape[1] / 2, page.image.shape[0] / 2)
     lines = make_lines(found, middle, page.offset, scale, engine.letter_share)
     return OcrPage(lines, page.rotation if lines else 0, confidence(lines))

@@ -1,19 +1,17 @@
 """RapidOCR's models (PP-OCRv6, their weights ship in its wheel), run line by line or in small batches.
 
-RapidOCR's own pipeline spends half its time on shapes it has not seen and on scoring 18,000 Chinese characters
-for every letter. Here widths come in steps, so that shapes recur; lines are read by a head that knows only
-alphabets, and those of which it is not sure by the whole one; and OpenVINO has as many lines in flight as
-threads. The networks, their post-processing and their weights are RapidOCR's.
+The networks, their weights and the way from a text map to boxes are RapidOCR's. Its own pipeline spends much of
+its time on preparing the networks for shapes they have not seen; here widths come in steps, so that shapes recur.
 """
 
 from __future__ import annotations
 
 import os
-import unicodedata
 from pathlib import Path
 from typing import Any
 
 from pdf2txt.errors import UserError
+from pdf2txt.ocr.alphabet import Alphabet
 from pdf2txt.ocr.networks import Networks, OnnxNetworks, OpenVinoNetworks
 
 _DETECT_SIDE = 1408  # pixels of an image's longer side when text is looked for; more finds no more on paper
@@ -21,8 +19,6 @@ _DETECT_STEP = 32  # the detector's strides
 _HEIGHT = 48  # of a line, pixels
 _WIDTH_STEP = 32  # so that shapes recur: a network is prepared anew for every shape it has not seen
 _MIN_WIDTH, _MAX_WIDTH = 96, 4800
-_UNSURE = 0.8  # confidence below which a line is read by the whole head as well
-_PROBE = 8  # lines after which a page in Chinese or Japanese is known as such
 
 
 def weights() -> Path:
@@ -46,9 +42,7 @@ class RapidOcr:
         networks = OpenVinoNetworks if backend == "openvino" else OnnxNetworks
         self._networks: Networks = networks(_model("det"), _model("rec"), threads)
         self._boxes = DBPostProcess(thresh=0.3, box_thresh=0.5, unclip_ratio=1.6, use_dilation=True)
-        # Class 0 is CTC's blank, the last one the space, which the model's own list leaves out.
-        self._letters = ["", *self._networks.characters, " "]
-        self._alphabetic = [n for n, letter in enumerate(self._letters) if not _is_ideographic(letter)]
+        self._alphabet = Alphabet(self._networks.characters)
 
     def find(self, image: Any) -> Any:
         import numpy as np
@@ -59,29 +53,14 @@ class RapidOcr:
 
     def recognise(self, crops: list[Any]) -> list[tuple[str, float]]:
         read: list[tuple[str, float]] = [("", 0.0)] * len(crops)
-        order = sorted(range(len(crops)), key=lambda n: -crops[n].shape[1] / crops[n].shape[0])
-        alphabetic = True
-        for part in (order[:_PROBE], order[_PROBE:]):
-            doubtful = part
-            if alphabetic:
-                self._read(crops, part, read, self._alphabetic)
-                doubtful = [n for n in part if read[n][1] < _UNSURE]
-                alphabetic = len(doubtful) <= len(part) / 2
-            known = {n: read[n] for n in doubtful}
-            self._read(crops, doubtful, read, None)
-            for n, before in known.items():
-                read[n] = max(before, read[n], key=lambda reading: reading[1])
-        return read
-
-    def _read(
-        self, crops: list[Any], numbers: list[int], read: list[tuple[str, float]], classes: list[int] | None
-    ) -> None:
-        letters = self._letters if classes is None else [self._letters[c] for c in classes]
 
         def got(number: int, scores: Any) -> None:
-            read[number] = _decode(scores, letters)
+            read[number] = self._alphabet.decode(scores)
 
-        self._networks.recognise(((n, _line_input(crops[n])) for n in numbers), classes, got)
+        # The widest first, so that no thread is left alone with one at the end.
+        order = sorted(range(len(crops)), key=lambda n: -crops[n].shape[1] / crops[n].shape[0])
+        self._networks.recognise(((n, _line_input(crops[n])) for n in order), got)
+        return read
 
 
 def _model(task: str) -> Path:
@@ -91,11 +70,6 @@ def _model(task: str) -> Path:
             f"RapidOCR's weights for {task} are not in {weights()}", "pip install --force-reinstall --no-deps rapidocr"
         )
     return found[-1]
-
-
-def _is_ideographic(letter: str) -> bool:
-    """Wide or half-width: Chinese, Japanese and their punctuation, also emoji."""
-    return any(unicodedata.east_asian_width(c) in "WFH" for c in letter)
 
 
 def _detector_input(image: Any) -> Any:
@@ -128,18 +102,3 @@ def _line_input(crop: Any) -> Any:
     out[:, :, :wide] *= 1 / 127.5
     out[:, :, :wide] -= 1.0
     return out
-
-
-def _decode(scores: Any, letters: list[str]) -> tuple[str, float]:
-    """Best path of connectionist temporal classification (Graves et al. 2006, section 3.2).
-
-    ``scores``: probabilities (steps, letters), 0 the blank. Confidence: mean over letters.
-    """
-    import numpy as np
-
-    best, score = scores.argmax(axis=1), scores.max(axis=1)
-    written = best != 0
-    written[1:] &= best[1:] != best[:-1]
-    if not written.any():
-        return "", 0.0
-    return "".join(letters[n] for n in best[written]), float(np.mean(score[written]))
