@@ -15,11 +15,11 @@ from typing import Any
 from pdf2txt.engines import EASYOCR_WEIGHTS, easyocr_weights
 from pdf2txt.errors import UserError
 from pdf2txt.ocr import boxes as quads
+from pdf2txt.ocr.words import join_words
 
 _DETECT_SIDE = 1600  # pixels of an image's longer side when text is looked for
 _HEIGHT = 64  # of a line, pixels
 _BATCH = {"cuda": 32, "cpu": 4}  # lines of similar width read at once
-_LEVEL = 1.0  # degrees of skew up to which words can be joined to lines
 _MARGIN = 0.1  # of a line's height, around it: CRAFT's boxes cut into letters
 
 
@@ -50,7 +50,6 @@ class EasyOcr:
 
     def find(self, image: Any) -> Any:
         import numpy as np
-        from easyocr.utils import group_text_box
 
         reader = self._reader
         with _quiet():
@@ -59,13 +58,7 @@ class EasyOcr:
                 text_threshold=0.7, link_threshold=0.4, low_text=0.4, poly=False, device=reader.device,
             )[0]  # fmt: skip
         found = np.asarray(words, np.float32).reshape(-1, 4, 2)
-        if not len(found) or quads.lie_on_side(found) or abs(quads.slope(found)) > _LEVEL:
-            return found
-        level, free = group_text_box(words, slope_ths=0.1, ycenter_ths=0.5, height_ths=0.5, width_ths=1.0,
-                                     add_margin=_MARGIN)  # fmt: skip
-        lines = [[(x0, y0), (x1, y0), (x1, y1), (x0, y1)] for x0, x1, y0, y1 in level]
-        boxes = np.asarray([*lines, *free], np.float32).reshape(-1, 4, 2)
-        return np.clip(boxes, 0, np.array([image.shape[1], image.shape[0]], np.float32) - 1)
+        return found if not len(found) or quads.lie_on_side(found) else join_words(found, _MARGIN)
 
     def recognise(self, crops: list[Any]) -> list[tuple[str, float]]:
         import cv2
