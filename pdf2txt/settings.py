@@ -66,6 +66,6 @@ class Pdf2txtSettings(BaseModel):
     workers: int = Field(
         default=0,
         ge=0,
-        description="Worker processes, 0: one per core. Each takes about 150 MB, about 700 MB while it runs OCR.",
+        description="Worker processes, 0: one per core. Each takes about 150 MB, about 800 MB while it runs OCR.",
         json_schema_extra={"digest": False},
     )
