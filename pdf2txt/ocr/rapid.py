@@ -37,7 +37,7 @@ class RapidOcr:
         import cv2
         from rapidocr.ch_ppocr_det.utils import DBPostProcess
 
-        threads = threads or len(os.sched_getaffinity(0))
+        threads = threads or os.cpu_count() or 1
         cv2.setNumThreads(threads)
         networks = OpenVinoNetworks if backend == "openvino" else OnnxNetworks
         self._networks: Networks = networks(_model("det"), _model("rec"), threads)
