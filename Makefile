@@ -8,7 +8,7 @@ STAMP   = $(VENV)/.installed
 ARGS   ?=
 PDFS   ?=
 
-.PHONY: install demo test lint bench docs clean
+.PHONY: install demo test test-easyocr lint bench docs clean
 
 install: $(STAMP)
 
@@ -29,6 +29,10 @@ demo: install
 
 test: install
 	$(BIN)/pytest $(ARGS)
+
+# In an environment of its own, kept in the user's cache: EasyOCR needs another build of PyTorch.
+test-easyocr:
+	PYTHON=$(PYTHON) tests/easyocr/run $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -58,7 +58,7 @@ def examine(store: Path) -> list[Check]:
             "pdf2txt",
             "easyocr",
             "easyocr",
-            remedy="on its way: README, Optional engines",
+            remedy="OCR of English on a CUDA device: README, Optional engines",
         ),
         _package("pdf2txt", "detectron2", "detectron2", remedy="layout models of detectron2: README, Optional engines"),
         _package("train", "transformers", "transformers", needed=True),

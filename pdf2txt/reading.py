@@ -203,7 +203,7 @@ class Reader:
             if read is None:
                 if image is None:
                     image = self._draw(page, done.number, scale, done.turned)
-                read = _ocr_region(image, scale, (x0, y0, x1, y1), self.engines.ocr_backend, self.threads)
+                read = ocr.read(image, scale, self.engines.ocr_backend, self.threads, region=(x0, y0, x1, y1))
                 if self.store is not None:
                     self.store.put(done.number, read, k)
             if not read.lines:
@@ -271,14 +271,3 @@ def _open(path: Path, passwords: tuple[str | None, ...]) -> tuple[Any, str | Non
 def _passwords(path: Path | None) -> tuple[str, ...]:
     """Passwords to try, in order: the lines of a file."""
     return tuple(line for line in path.read_text("utf-8").splitlines() if line) if path else ()
-
-
-def _ocr_region(image: Any, scale: float, box: Any, backend: str, threads: int) -> ocr.OcrPage:
-    import numpy as np
-
-    x0, y0, x1, y1 = (max(0, round(v * scale)) for v in box)
-    read = ocr.read(np.ascontiguousarray(image[y0:y1, x0:x1]), scale, backend, threads)
-    for line in read.lines:
-        line.x0, line.x1 = line.x0 + x0 / scale, line.x1 + x0 / scale
-        line.y0, line.y1 = line.y0 + y0 / scale, line.y1 + y0 / scale
-    return read

@@ -61,14 +61,16 @@ class Pdf2txtSettings(BaseModel):
         "imported before it is read; `module:function`: the function is then called with the default "
         "configuration. For DiT, with the folder of its code on PYTHONPATH: ditod:add_vit_config.",
     )
-    ocr: Literal["auto", "rapidocr", "off"] = Field(
+    ocr: Literal["auto", "rapidocr", "easyocr", "off"] = Field(
         default="auto",
-        description="Who reads pages without a good text layer (1 to 5 s a page on 2 cores). auto: rapidocr "
-        "where installed, else off; off: such pages keep whatever text layer they have.",
+        description="Who reads pages without a good text layer. rapidocr: Latin, Greek, Chinese and Japanese "
+        "script, about 1 s a page and core on OpenVINO, 3 s on onnxruntime; easyocr: English, for CUDA (on a CPU "
+        "many times slower); off: such pages keep whatever text layer they have. auto: easyocr where it, its "
+        "weights and a CUDA device are present, else rapidocr where installed, else off.",
     )
     ocr_backend: Literal["auto", "onnxruntime", "openvino"] = Field(
         default="auto",
-        description="What runs the OCR models. openvino is about three times as fast on x86 processors; "
+        description="What runs RapidOCR's models. openvino is about three times as fast on x86 processors; "
         "auto takes it where it is installed and the processor is x86, else onnxruntime.",
     )
     dpi: int = Field(
@@ -145,7 +147,7 @@ class Pdf2txtSettings(BaseModel):
     workers: int = Field(
         default=0,
         ge=0,
-        description="Worker processes, 0: one per core. Each takes about 150 MB, about 700 MB while it runs OCR.",
+        description="Worker processes, 0: one per core. Each takes about 150 MB, about 800 MB while it runs OCR.",
         json_schema_extra={"digest": False},
     )
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 STAGE_VERSION = 3
-_PAGE_VERSION = 2  # of pages read by OCR, which most changes of the stage leave as they are
+_PAGE_VERSION = 3  # of pages read by OCR, which most changes of the stage leave as they are
 
 Report = Callable[..., None]
 Sources = dict[str, Path]  # sha256 -> path
@@ -61,7 +61,8 @@ def document_key(sha256: str, suffix: str, settings: Pdf2txtSettings, engines: d
 
 def page_key(settings: Pdf2txtSettings, engines: dict[str, Any]) -> str:
     """What the lines of a page read by OCR depend on besides its file: not on layout, cleaning or language."""
-    took_part = ["pypdfium2", "rapidocr", engines["ocr_backend"], *(["poppler"] * (engines["render"] == "poppler"))]
+    poppler = ["poppler"] * (engines["render"] == "poppler")
+    took_part = ["pypdfium2", engines["ocr"], engines["ocr_backend"], "torch", *poppler]
     versions = {name: engines["versions"].get(name, "") for name in took_part}
     names = [engines[k] for k in ("render", "ocr", "ocr_backend")]
     return digest("page", settings.dpi, names, versions, engines["weights"]["ocr"], _PAGE_VERSION)
