@@ -61,7 +61,7 @@ def judge(page: Any, layer: TextLayer, drawn: Drawings) -> Verdict:
             return Verdict("no text layer" if covered > 0.01 or others > 20 else "")
         if covered > 0.6:
             return Verdict("hardly any text over an image")
-    garbled = _garbled(layer.lines)
+    garbled = _garbled(layer.lines, layer.bad > 0)
     if garbled:
         return Verdict("garbled text in a part of the page", garbled)
     pasted = tuple(p for p in drawn.pictures if _holds_text(page, layer, p))
@@ -97,26 +97,29 @@ def _foreign(texts: list[str]) -> bool:
     return sum(word in _COMMON for word in words) < _ORDINARY * len(words) and is_gibberish(" ".join(texts))
 
 
-def _garbled(lines: list[Line]) -> tuple[Box, ...]:
-    """Runs of lines that no reader meant, each as a box."""
+def _garbled(lines: list[Line], unmapped: bool) -> tuple[Box, ...]:
+    """Runs of lines that no reader meant, each as a box; ``unmapped``: some characters have no value."""
+    suspicious = _suspicious if unmapped else _foreign_line
     columns: dict[int, list[Line]] = {}
     for line in lines:
         if not line.turn and len(line.text) >= 20:
             columns.setdefault(round(line.x0 / 30), []).append(line)
     out = []
     for column in columns.values():
-        for suspicious, group in itertools.groupby(sorted(column, key=lambda a: a.y0), _suspicious):
+        for doubtful, group in itertools.groupby(sorted(column, key=lambda a: a.y0), suspicious):
             run = list(group)
-            if suspicious and _is_damage(run):
+            if doubtful and _is_damage(run):
                 x0, y0, x1, y1 = bounding_box(run)
                 out.append((x0 - _MARGIN, y0 - _MARGIN, x1 + _MARGIN, y1 + _MARGIN))
     return tuple(out)
 
 
 def _suspicious(line: Line) -> bool:
-    """Unmapped characters, or many words and none of the commonest among them."""
-    if _unmapped(line.text):
-        return True
+    return _unmapped(line.text) or _foreign_line(line)
+
+
+def _foreign_line(line: Line) -> bool:
+    """Many words and none of the commonest among them."""
     words = re.findall(r"[^\W\d_]+", line.text.casefold())
     return len(words) >= 5 and not any(word in _COMMON for word in words)
 

@@ -15,6 +15,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from pdf2txt.spans import Line
 
 _FIELDS = tuple(Line.__slots__)
@@ -53,12 +55,16 @@ class Spool:
     def get(self, name: str, number: int = 0) -> Any:
         """The value, or None if it is not there or damaged."""
         try:
-            return json.loads(zlib.decompress(self._path(name, number).read_bytes()))
+            return orjson.loads(zlib.decompress(self._path(name, number).read_bytes()))
         except (FileNotFoundError, zlib.error, ValueError):
             return None
 
     def put(self, name: str, value: Any, number: int = 0) -> None:
         path = self._path(name, number)
         aside = path.with_name(f".{path.name}.{os.getpid()}")
-        aside.write_bytes(zlib.compress(json.dumps(value, separators=(",", ":")).encode(), _FAST))
+        try:
+            data = orjson.dumps(value)
+        except TypeError:  # half of a surrogate pair, as the name of a file may hold in a message
+            data = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+        aside.write_bytes(zlib.compress(data, _FAST))
         aside.replace(path)
