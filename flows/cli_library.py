@@ -35,21 +35,28 @@ def pdf2txt(
         bool, typer.Option("--view", help="Write <stem>.html too: each page's image with its blocks, and their text.")
     ] = False,
     workers: Annotated[int, typer.Option("--workers", help="Processes; 0 is one per core.")] = 0,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of pdf2txt, e.g. layout=rapid; repeatable."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Convert PDFs to text files, without a store."""
     with guarded(as_json):
         from rich.markup import escape
 
+        from flows.config import parse, with_overrides
         from flows.display import ACTION_STYLE, TerminalWatcher
         from flows.display import out as stdout
         from pdf2txt.cli import convert_folder
-        from pdf2txt.settings import Pdf2txtSettings
 
+        keys = [key if key.startswith("pdf2txt.") else f"pdf2txt.{key}" for key in overrides or ()]
+        nothing = parse({"model": {"name": "smollm2-135m-q4"}}, "the defaults")  # a run has a model; this has none
+        chosen = with_overrides(nothing, [f"pdf2txt.format={form}", *keys]).pdf2txt
         with TerminalWatcher() as watcher:
             result = convert_folder(
-                paths, out, page_breaks=page_breaks, workers=workers, report=watcher.bar("pdf2txt"),
-                settings=Pdf2txtSettings(format=form), jsonl=jsonl, view=view,
+                paths, out, page_breaks=page_breaks, workers=workers or chosen.workers, report=watcher.bar("pdf2txt"),
+                settings=chosen, jsonl=jsonl, view=view,
             )  # fmt: skip
         if as_json:
             print_json(result)

@@ -171,3 +171,14 @@ def test_chat_answers_from_a_model_directory(tiny_model_dir: Path, tmp_path: Pat
     assert done.returncode == 0 and done.stdout, done.stderr
     missing = longfolio("chat", "nope", "--question", "?", cwd=tmp_path)
     assert missing.returncode == 2 and "nope is no model directory" in missing.stderr
+
+
+def test_the_converter_alone_takes_settings(tmp_path: Path) -> None:
+    note = tmp_path / "note.txt"
+    note.write_text("A note about ships and cargo, long enough to be read as English by anybody.")
+    command = ("pdf2txt", note, "--out", tmp_path / "out")
+    done = longfolio(*command, "--set", "language=de", "--set", "pdf2txt.footnotes=drop", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out" / "note.json").read_text())["language"] == "de"
+    wrong = longfolio(*command, "--set", "langauge=de", cwd=tmp_path)
+    assert wrong.returncode == 2 and "did you mean" in wrong.stderr and "Traceback" not in wrong.stderr
