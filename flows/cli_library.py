@@ -21,12 +21,15 @@ PANEL = "One step alone"
 
 
 def pdf2txt(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="PDF files, or folders searched recursively.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="PDF, .txt and .md files, or folders searched recursively.")
+    ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where <stem>.txt and <stem>.json go.")],
     page_breaks: Annotated[bool, typer.Option("--page-breaks", help="Separate pages by a form feed.")] = False,
     form: Annotated[
-        Literal["plain", "markdown"], typer.Option("--format", help="Form of the text; markdown writes <stem>.md.")
-    ] = "plain",
+        Literal["plain", "markdown"] | None,
+        typer.Option("--format", help="Form of the text (default: plain); markdown writes <stem>.md."),
+    ] = None,
     jsonl: Annotated[
         Path | None,
         typer.Option("--jsonl", metavar="FILE", help="All documents as JSON lines too: .jsonl, .jsonl.gz, .jsonl.zst."),
@@ -34,7 +37,7 @@ def pdf2txt(
     view: Annotated[
         bool, typer.Option("--view", help="Write <stem>.html too: each page's image with its blocks, and their text.")
     ] = False,
-    workers: Annotated[int, typer.Option("--workers", help="Processes; 0 is one per core.")] = 0,
+    workers: Annotated[int, typer.Option("--workers", min=0, help="Processes; 0 is one per core.")] = 0,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of pdf2txt, e.g. layout=rapid; repeatable."),
@@ -52,7 +55,7 @@ def pdf2txt(
 
         keys = [key if key.startswith("pdf2txt.") else f"pdf2txt.{key}" for key in overrides or ()]
         nothing = parse({"model": {"name": "smollm2-135m-q4"}}, "the defaults")  # a run has a model; this has none
-        chosen = with_overrides(nothing, [f"pdf2txt.format={form}", *keys]).pdf2txt
+        chosen = with_overrides(nothing, [*keys, *([f"pdf2txt.format={form}"] if form else [])]).pdf2txt
         with TerminalWatcher() as watcher:
             result = convert_folder(
                 paths, out, page_breaks=page_breaks, workers=workers or chosen.workers, report=watcher.bar("pdf2txt"),

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from pdf2txt.errors import UserError
+from pdf2txt.errors import DrawingTimeout, UserError
 from pdf2txt.export import open_jsonl
 from pdf2txt.schema import CONVERTED, Document, as_table, facts
 from pdf2txt.settings import Pdf2txtSettings
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _SCRATCH = ".pdf2txt-"
+_SUFFIXES = (".txt", ".md", ".html", ".json")  # of what is written
 
 
 def convert_folder(
@@ -62,6 +64,8 @@ def convert_folder(
     """
     from pdf2txt.stage import Converter
 
+    if workers < 0:
+        raise UserError(f"{workers} workers cannot be", "give a number of processes, or 0 for one per core")
     settings = (settings or Pdf2txtSettings()).model_copy(update={"workers": workers})
     files = find_sources(paths, leave_out=out)
     try:
@@ -70,54 +74,97 @@ def convert_folder(
         (out / ".writable").unlink()
     except OSError as error:
         raise UserError(f"cannot write to {out}: {error.strerror}", "choose another --out folder") from error
+    hashes, unreadable = _hashes(files, report)
+    names = _names({file: hashes.get(file) or digest(str(file.absolute())) for file in files})
+    _spare(files, out, names)
     with _scratch(out) as work, open_jsonl(jsonl) if jsonl else contextlib.nullcontext() as add:
-        hashes, unreadable = _hashes(files, report)
         by_hash: dict[str, Path] = {}
+        same: dict[str, list[Path]] = {}
         for file, sha256 in hashes.items():
             by_hash.setdefault(sha256, file)
+            same.setdefault(sha256, []).append(file)
         converter = Converter(settings, units or work / "units", work, report)
         converter.convert(by_hash)
-        names = _names({file: hashes.get(file) or digest(str(file.absolute())) for file in files})
         entries: dict[Path, dict[str, Any]] = {}
+        problems = dict(unreadable)
         for table, seconds in converter.tables_and_seconds(by_hash):
-            sha256 = table["sha256"][0].as_py()
             document = Document.from_table(table) if add or view else None
             if add and document:
                 add(document)
-            for file in (f for f, other in hashes.items() if other == sha256):
-                entries[file] = _write(table, file, out, names[file], page_breaks, seconds, settings.format)
-                if view and document:
-                    write_view(document, file, out / f"{names[file]}.html", settings.passwords)
+            for file in same[table["sha256"][0].as_py()]:
+                try:
+                    entries[file] = _write(table, file, out, names[file], page_breaks, seconds, settings.format)
+                    if view and document:
+                        write_view(document, file, out / f"{names[file]}.html", settings.passwords)
+                except (OSError, MemoryError, DrawingTimeout) as error:  # of one document: the others are written
+                    problems[file] = f"cannot be written: {error}"
+                    report("transient", message=f"{file.name}: {problems[file]}")
         for file in files:
-            if file not in entries:
-                why = unreadable.get(file) or converter.problems.get(hashes[file], "no result")
-                status = "timeout" if why.startswith("over its limit") else "failed"
+            if file not in entries or file in problems:
+                why = problems.get(file) or converter.problems.get(hashes[file], "no result")
+                status = "timeout" if why.endswith("CPU seconds") else "failed"
                 document = Document(hashes.get(file, ""), file.name, status, warnings=(why,))
-                entries[file] = _write(as_table(document), file, out, names[file], page_breaks, 0.0)
+                with contextlib.suppress(OSError) if file in problems else contextlib.nullcontext():
+                    _write(as_table(document), file, out, names[file], page_breaks, 0.0)
+                entries[file] = _entry(facts(as_table(document)), file, None, 0.0)
         return {"documents": [entries[file] for file in files]}
+
+
+def _spare(files: list[Path], out: Path, names: dict[Path, str]) -> None:
+    """No output may take the place of an input.
+
+    Raises:
+        UserError: one would.
+    """
+    inputs = {file.resolve(): file for file in files}
+    for name in names.values():
+        for suffix in _SUFFIXES:
+            if clash := inputs.get((out / f"{name}{suffix}").resolve()):
+                raise UserError(f"{clash} would be overwritten by its own text", "choose another --out folder")
 
 
 @contextlib.contextmanager
 def _scratch(out: Path) -> Iterator[Path]:
-    """A folder in ``out`` that is gone afterwards; those that killed processes left behind go first.
+    """A folder in ``out`` for what is on its way; gone afterwards.
+
+    It stays where the work is interrupted, and the next call goes on with it.
 
     A living process holds a lock on a file in its own.
     """
-    for left in out.glob(f"{_SCRATCH}*"):
-        with contextlib.suppress(OSError), (left / "lock").open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    mine: tuple[Path, IO[bytes]] | None = None
+    for left in sorted(out.glob(f"{_SCRATCH}*")):
+        if (lock := _locked(left)) is None:
+            continue
+        if mine is None:
+            mine = left, lock
+        else:
             shutil.rmtree(left, ignore_errors=True)
-    while True:
+            lock.close()
+    while mine is None:
         work = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=out))
-        with (work / "lock").open("wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not (work / "lock").exists():
-                continue  # another process took it for a leftover before it was locked
-            try:
-                yield work
-            finally:
-                shutil.rmtree(work, ignore_errors=True)
-            return
+        if (lock := _locked(work)) is not None:  # else another process took it for a leftover before
+            mine = work, lock
+    work, lock = mine
+    with lock:
+        try:
+            yield work
+        except UserError:
+            shutil.rmtree(work, ignore_errors=True)
+            raise
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _locked(folder: Path) -> IO[bytes] | None:
+    """The lock of a folder, taken; None where a living process has it, or the folder is gone."""
+    try:
+        lock = (folder / "lock").open("ab")
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(lock.fileno()), (folder / "lock").stat()):
+            return lock
+        lock.close()
+    except OSError:
+        pass
+    return None
 
 
 def document_text(path: Path) -> str:
@@ -167,11 +214,18 @@ def _write(
     table: pa.Table, file: Path, out: Path, name: str, page_breaks: bool, seconds: float, form: str = "plain"
 ) -> dict[str, Any]:
     known = facts(table)
+    if (out / f"{name}.json").exists():  # of an earlier conversion, whose other files may be of another form
+        for suffix in _SUFFIXES:
+            (out / f"{name}{suffix}").unlink(missing_ok=True)
     text_file: Path | None = None
     if known["status"] in CONVERTED:
         text_file = out / f"{name}{'.md' if form == 'markdown' else '.txt'}"
         write_text(text_file, table, page_breaks)
     write_json(out / f"{name}.json", table)
+    return _entry(known, file, text_file, seconds)
+
+
+def _entry(known: dict[str, Any], file: Path, text_file: Path | None, seconds: float) -> dict[str, Any]:
     return {
         "source": str(file.absolute()),
         "sha256": known["sha256"],

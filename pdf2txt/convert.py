@@ -277,7 +277,7 @@ class Conversion:
 
     def _status(self, lost: int, total: int, length: int, warnings: list[str]) -> str:
         if lost:
-            over_time = self.skip and all(why.startswith("over its limit") for why in self.skip.values())
+            over_time = self.skip and all(why.endswith("CPU seconds") for why in self.skip.values())
             if lost < total and length and lost <= self.settings.error_budget * total:
                 return "partial"
             if lost < total and length:
@@ -303,7 +303,10 @@ class Conversion:
         """The page as it was read, a blank one if it was left out."""
         if number in self.skip:
             return PageRead(number, lost=self.skip[number])
-        return self._known(number) or PageRead(number, lost=self.rest or "what was read of it is gone")
+        page = self._known(number)
+        if page is None and not self.rest:
+            raise RuntimeError(f"page {number} is gone from {self.spool.folder}: another run was quicker")
+        return page or PageRead(number, lost=self.rest)
 
     def _outline(self, style: Style) -> Outline:
         """The document's headings, as far as its form shows their levels."""

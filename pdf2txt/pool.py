@@ -30,6 +30,7 @@ from pdf2txt.spool import ranges
 _TICK = 0.2  # seconds between looks at the workers' CPU time and memory
 _STEP_SECONDS = 30.0  # CPU seconds that what is no page's work may take at least: a worker's start is part of it
 _MAX_SKIPPED = 10  # pages that may be left out before the rest of the document is given up for this run
+_STUCK = 20  # a worker that is silent for so many times its limit, whatever its CPU seconds, is taken for stuck
 _RECYCLE = 500  # pages after which a worker is replaced
 _SHORT = 4  # pages up to which a document is one task even where workers are idle
 _LONG = 64  # pages from which it is divided even where they are not
@@ -46,7 +47,6 @@ class Job:
     folder: Path  # where it is kept on its way
     skip: dict[int, str] = field(default_factory=dict)
     rest: str = ""  # why nothing more is read of it
-    deaths: Counter[int] = field(default_factory=Counter)  # page in flight -> how often the worker died
     pages: int = 0  # as far as known
     pages_read: int = 0  # begun in this run
     pages_reused: int = 0  # known from one that was interrupted
@@ -67,6 +67,7 @@ class Task:
     first: int = 0
     last: int = 0
     page: int = 0  # in flight, 0: none yet, or all at once
+    deaths: Counter[int] = field(default_factory=Counter)  # page in flight -> how often the worker died
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,7 @@ class _Worker:
         self.task: Task | None = None
         self.pages = 0  # that it has begun
         self.page_began = 0.0  # this process's CPU seconds when the page in flight began
+        self.heard = time.monotonic()  # when its last message came
         self.send(hello)
 
     def send(self, message: dict[str, object]) -> None:
@@ -126,11 +128,13 @@ class _Worker:
     def start(self, task: Task, at_most: int) -> None:
         job = task.job
         self.task, task.page = task, 0
+        self.heard = time.monotonic()
         job.began = job.began or time.monotonic()
         self.page_began = self.cpu_seconds()
         job.outcome_path.parent.mkdir(parents=True, exist_ok=True)
         self.send({
-            "path": str(job.path), "sha256": job.sha256, "result": str(job.outcome_path), "folder": str(job.folder),
+            "path": str(job.path), "sha256": job.sha256, "result": str(job.outcome_path), "unit": str(job.result),
+            "folder": str(job.folder),
             "skip": job.skip, "rest": job.rest, "step": task.step, "first": task.first, "last": task.last,
             "at_most": at_most, "began": job.began,
         })  # fmt: skip
@@ -227,17 +231,23 @@ class _Pool:
         while self.waiting or self.alone or self.busy:
             self._hand_out()
             for key, _ in self.selector.select(_TICK):
-                yield from self._hear(key.data)
+                if key.data in self.busy or key.data in self.idle:  # not ended by the news of another
+                    yield from self._hear(key.data)
             for worker in list(self.busy):
-                if why := self._over_limit(worker):
+                if worker not in self.busy or worker.task is None:
+                    continue
+                if worker.gigabytes() > self.settings.worker_memory:
                     self._dismiss(worker)
-                    assert worker.task is not None
+                    why = f"over its limit of {self.settings.worker_memory:g} GB of memory"
+                    yield from self._after_death(worker.task, why)  # what earlier pages left may have been too much
+                elif why := self._over_limit(worker):
+                    self._dismiss(worker)
                     yield from self._without_page(worker.task, why)
 
     def _hand_out(self) -> None:
         while len(self.busy) < self.count and (self.waiting or (self.alone and not self.busy)):
             task = self.waiting.popleft() if self.waiting else self.alone.popleft()
-            if self.idle and self.idle[-1].pages > _RECYCLE:
+            while self.idle and self.idle[-1].pages > _RECYCLE:
                 self._dismiss(self.idle[-1])
             if not self.idle:
                 worker = self.spawn()
@@ -247,7 +257,7 @@ class _Pool:
             self.busy.append(worker)
             others_wait = len(self.waiting) + len(self.busy) > self.count
             worker.start(task, _LONG if others_wait else _SHORT)
-            if task.job.deaths and not self.waiting:
+            if task.deaths and not self.waiting:
                 break  # nothing else beside it
 
     def _dismiss(self, worker: _Worker) -> None:
@@ -266,8 +276,8 @@ class _Pool:
         limit = allowance(worker.task, self.settings.page_seconds)
         if worker.cpu_seconds() - worker.page_began > limit:
             return f"over its limit of {limit:g} CPU seconds"
-        if worker.gigabytes() > self.settings.worker_memory:
-            return f"over its limit of {self.settings.worker_memory:g} GB of memory"
+        if time.monotonic() - worker.heard > _STUCK * limit:
+            return f"over its limit of {_STUCK * limit:g} seconds, most of them asleep"
         return ""
 
     def _hear(self, worker: _Worker) -> Iterator[Outcome]:
@@ -277,8 +287,9 @@ class _Pool:
         if messages is None:
             self._dismiss(worker)
             if task is not None:
-                yield from self._after_death(task)
+                yield from self._after_death(task, "its worker process died twice")
             return
+        worker.heard = time.monotonic()
         for message in messages:
             assert task is not None
             job, event = task.job, message["event"]
@@ -342,15 +353,14 @@ class _Pool:
             self._dismiss(worker)
         yield Outcome(job, why)
 
-    def _after_death(self, task: Task) -> Iterator[Outcome]:
-        """Queue the task again after its worker died, or give it up."""
-        job = task.job
-        job.deaths[task.page] += 1
-        if job.deaths[task.page] >= 2:
+    def _after_death(self, task: Task, why: str) -> Iterator[Outcome]:
+        """Queue the task again after its worker ended in the middle, or the second time (``why``) give it up."""
+        task.deaths[task.page] += 1
+        if task.deaths[task.page] >= 2:
             if task.page == 0:
-                yield from self._give_up(task, "its worker process died twice")
+                yield from self._give_up(task, why)
                 return
-            leave_out(job, task.page, "its worker process died twice")
+            leave_out(task.job, task.page, why)
         time.sleep(0.05)  # a machine short of memory gets a moment
         self.alone.append(task)
 

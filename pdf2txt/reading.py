@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from pdf2txt import drawings, ocr, textlayer
 from pdf2txt.drawings import Drawings
 from pdf2txt.engines import Engines
-from pdf2txt.errors import may_pass
+from pdf2txt.errors import UserError, may_pass
 from pdf2txt.judge import Verdict, judge
 from pdf2txt.render import page_image, poppler_pages, scale_for
 from pdf2txt.repair import repair
@@ -114,7 +114,7 @@ class Reader:
         return (
             f"a password is needed to open it, and none of the {tried} in pdf2txt.passwords fits"
             if tried
-            else "a password is needed to open it (see the setting pdf2txt.passwords)"
+            else "a password is needed to open it: put it into a file, one a line, for the setting pdf2txt.passwords"
         )
 
     def close(self) -> None:
@@ -150,7 +150,7 @@ class Reader:
         try:
             return self._read(page, number)
         except Exception as error:
-            if may_pass(error):
+            if may_pass(error) or isinstance(error, UserError | ImportError):
                 raise
             return PageRead(number, lost=f"{type(error).__name__}: {error}")
         finally:
@@ -159,10 +159,12 @@ class Reader:
 
     def image(self, number: int, scale: float, turned: int = 0) -> Any:
         """The page as a reader sees it, uint8 array (height, width, 3), BGR."""
-        import numpy as np
-
-        image = page_image(self.path, self.page(number), number, scale, self.engines.render, self._password)
-        return np.ascontiguousarray(np.rot90(image, -(turned // 90))) if turned else image
+        page = self.page(number)
+        try:
+            return self._draw(page, number, scale, turned)
+        finally:
+            if page is not None:
+                page.close()
 
     def _read(self, page: Any, number: int) -> PageRead:
         warnings: list[str] = []
@@ -174,7 +176,8 @@ class Reader:
                 read = self._ocr(page, number)
                 if read.lines or layer is None or not layer.lines:
                     return self._from_ocr(page, number, read)
-            elif layer is not None and not verdict.hidden:
+                warnings.append(f"page {number}: {verdict.why}, and OCR found nothing")
+            elif not verdict.hidden:
                 warnings.append(f"page {number}: {verdict.why}, and OCR is off")
         if layer is None:
             raise RuntimeError(verdict.why)
@@ -183,7 +186,7 @@ class Reader:
         width, height = layer.frame.size
         turned = (layer.frame.rotation - page.get_rotation()) % 360
         done = PageRead(
-            number, width, height, layer.frame.rotation, turned, "text-layer", 1.0 - min(1.0, layer.bad),
+            number, width, height, layer.frame.rotation, turned, "text-layer", _trust(layer, verdict),
             layer.lines, drawn, warnings,
         )  # fmt: skip
         if verdict.regions:
@@ -245,6 +248,13 @@ class Reader:
         lines = [replace(line, text=repair(line.text)) for line in read.lines]
         rotation = (own + read.rotation) % 360
         return PageRead(number, width, height, rotation, read.rotation, "ocr", read.confidence, lines)
+
+
+def _trust(layer: textlayer.TextLayer, verdict: Verdict) -> float:
+    """Confidence of a page's text layer."""
+    if verdict.why and not verdict.regions and not verdict.hidden:
+        return 0.0  # nothing better was found
+    return 1.0 - min(1.0, layer.bad)
 
 
 def open_pdf(path: Path, passwords: Path | None) -> tuple[Any, str | None]:

@@ -32,6 +32,8 @@ def find_sources(paths: Iterable[Path], leave_out: Path | None = None) -> list[P
             raise UserError(f"no such file or folder: {path}", "name a PDF file or a folder that holds PDF files")
     if not found:
         named = ", ".join(map(str, paths)) or "nothing"
+        if leave_out is not None and any(_inside(path, leave_out) for path in paths):
+            raise UserError(f"{named} is inside {leave_out}, where the output goes", "choose another --out folder")
         raise UserError(
             f"no document to convert in {named}", "put PDF, .txt or .md files there, or name another folder"
         )

@@ -20,7 +20,7 @@ from pdf2txt.units import READING, Units, digest
 if TYPE_CHECKING:
     import pyarrow as pa
 
-STAGE_VERSION = 3
+STAGE_VERSION = 4
 _PAGE_VERSION = 3  # of pages read by OCR, which most changes of the stage leave as they are
 
 Report = Callable[..., None]
@@ -140,6 +140,7 @@ class Converter:
                 self.results[sha256] = unit
                 self.report("unit", kind="document", key=key, reused=True)
             else:
+                (self.work / "attempts" / key).unlink(missing_ok=True)
                 jobs.append(Job(path, sha256, unit, self.work / "attempts" / key, self.root / READING / key))
 
         def on_page(job: Job) -> None:
@@ -170,7 +171,8 @@ class Converter:
             self.problems[job.sha256] = outcome.problem
             self._transient(f"{job.path.name}: {outcome.problem}")
             return
-        self.results[job.sha256] = job.outcome_path
+        done = job.outcome_path
+        self.results[job.sha256] = done if done.exists() else job.result  # another run may have been quicker
         if job.skip:
             for page, why in sorted(job.skip.items()):
                 self._transient(f"{job.path.name}: page {page}: {why}")

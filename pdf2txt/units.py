@@ -35,7 +35,7 @@ def write_atomic(path: Path, data: Buffer) -> None:
 def write_atomic_pieces(path: Path, pieces: Iterable[Buffer]) -> None:
     """The same for data that comes piece by piece."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+    aside = path.parent / f".{uuid.uuid4().hex[:12]}.tmp"  # the name may be as long as names can be
     try:
         with aside.open("wb") as file:
             for piece in pieces:

@@ -28,12 +28,13 @@ DPI = 90
 _LONGEST = 1600  # pixels of an image's longer side
 _QUALITY = 72  # of JPEG
 _INSIDE = 24  # pages at most whose images are part of the HTML file: about 3 MB
-_REMOVED = ("header", "footer", "page-number")
+_REMOVED = ("header", "footer", "page-number", "line-number")
 
 # Hue, degrees, by kind; those that often stand side by side are far apart.
 _HUES = {
     "title": 330, "heading": 10, "text": 215, "list": 185, "table": 140, "figure": 275, "caption": 300,
     "equation": 45, "footnote": 95, "reference": 245, "header": 0, "footer": 0, "page-number": 0,
+    "margin": 60, "line-number": 0,
 }  # fmt: skip
 
 

@@ -1,13 +1,13 @@
 """A worker process: converts the documents it is told to, one after the other.
 
 Spoken over two pipes, one JSON object a line. In: ``{"settings", "units", "page_key", "threads"}`` once,
-then tasks ``{"path", "sha256", "result", "folder", "skip", "rest", "step", "first", "last", "at_most",
+then tasks ``{"path", "sha256", "result", "unit", "folder", "skip", "rest", "step", "first", "last", "at_most",
 "began"}``. Out:
 ``{"event": "page", ...}`` before each page's work (page 0: all pages at once), ``{"event": "unit", ...}`` when a
 page unit is made or reused, then one of ``done``, ``long`` (more pages than ``at_most``: to be divided),
 ``transient``, ``page-lost`` (transient, but without the page in flight it may go on). The result is a Parquet
 file, written whole or not at all. A process of its own (no fork, no shared memory): a page that crashes or hangs
-takes nothing with it, and a killed parent takes its workers along.
+takes nothing with it, and a killed parent takes its workers along (not what poppler is drawing for them).
 """
 
 from __future__ import annotations
@@ -67,9 +67,13 @@ class PageStore:
         data = self.units.get(key)
         if data is None:
             return None
-        known = unpack(data)
+        try:
+            known = unpack(data)
+            read = OcrPage(**{**known, "lines": [Line(**line) for line in known["lines"]]})
+        except (zlib.error, ValueError, TypeError, KeyError):  # damaged on the disk: read again
+            return None
         self.on_unit(key, True)
-        return OcrPage(**{**known, "lines": [Line(**line) for line in known["lines"]]})
+        return read
 
     def put(self, page: int, read: OcrPage, region: int = 0) -> None:
         key = self._key(page, region)
@@ -140,7 +144,7 @@ class _Desk:
 def main(argv: list[str]) -> None:
     read_fd, write_fd, parent = map(int, argv)
     die_with_parent(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
     faulthandler.enable()
     commands = os.fdopen(read_fd, "r", encoding="utf-8")
     replies = os.fdopen(write_fd, "w", encoding="utf-8", buffering=1)
@@ -156,7 +160,7 @@ def main(argv: list[str]) -> None:
         except (DrawingTimeout, MemoryError) as error:
             say(event="page-lost", message=str(error) or "not enough memory")
         except Exception as error:  # a full disk, or a bug of ours on this one file: the others go on
-            if Path(task["result"]).exists():  # another run was quicker, and took what was on its way
+            if Path(task["unit"]).exists():  # another run was quicker, and took what was on its way
                 say(event="done")
             else:
                 say(event="transient", message=_explained(error))

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from pdf2txt import stage
 from pdf2txt.assemble import paragraphs
 from pdf2txt.blocks import RawBlock
+from pdf2txt.cli import convert_folder
 from pdf2txt.convert import Conversion, convert
+from pdf2txt.errors import UserError
 from pdf2txt.reading import PageRead, Reader
 from pdf2txt.schema import Document
 from pdf2txt.settings import Pdf2txtSettings
@@ -209,3 +211,55 @@ def test_memory_does_not_grow_with_the_pages(book: Path, tmp_path: Path):
             conversion.close()
     pages = table["n_pages"][0].as_py()
     assert (peaks[1] - peaks[0]) / (0.8 * pages) < 12_000  # bytes a page: its text and the places of its blocks
+
+
+def test_an_interrupted_command_goes_on_where_it_was(book: Path, tmp_path: Path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    book.rename(tmp_path / "in" / "book.pdf")
+    reused: list[bool] = []
+    show = stage._Progress.show
+    monkeypatch.setattr(stage._Progress, "show", lambda self, force=False: show(self, True))  # of every page
+
+    def stops(event: str, **fields: object) -> None:
+        if event == "progress" and int(str(fields["pages"])) == 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert_folder([tmp_path / "in"], tmp_path / "out", settings=GEOMETRY, workers=1, report=stops)
+    real = stage.Converter._take
+    monkeypatch.setattr(
+        stage.Converter, "_take", lambda self, done: (reused.append(done.job.pages_reused > 10), real(self, done))
+    )
+    result = convert_folder([tmp_path / "in"], tmp_path / "out", settings=GEOMETRY, workers=1)
+    assert reused == [True] and result["documents"][0]["status"] == "ok"
+    assert not list((tmp_path / "out").glob(".pdf2txt-*"))
+
+
+def test_no_input_is_overwritten_and_names_may_be_long(tmp_path: Path):
+    (tmp_path / "notes.txt").write_text("My own notes,   with odd spacing.")
+    with pytest.raises(UserError, match="overwritten"):
+        convert_folder([tmp_path / "notes.txt"], tmp_path, settings=GEOMETRY)
+    assert (tmp_path / "notes.txt").read_text() == "My own notes,   with odd spacing."
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / f"{'x' * 251}.txt").write_text("A name so long that no suffix fits.")
+    (tmp_path / "in" / "short.txt").write_text("Another.")
+    result = convert_folder([tmp_path / "in"], tmp_path / "out", settings=GEOMETRY, workers=1)
+    assert [d["status"] for d in result["documents"]] == ["ok", "failed"]
+    assert "cannot be written" in result["documents"][1]["warnings"][0]
+    with pytest.raises(UserError, match="where the output goes"):
+        convert_folder([tmp_path / "out"], tmp_path / "out", settings=GEOMETRY)
+
+
+def test_two_workers_that_fail_on_one_document_do_not_lose_the_others(book: Path, tmp_path: Path, monkeypatch):
+    """The file goes while its pages are read by two workers, both of which say so at the same moment."""
+    (tmp_path / "in").mkdir()
+    book.rename(tmp_path / "in" / "book.pdf")
+    (tmp_path / "in" / "other.txt").write_text("The other document.")
+
+    def gone(event: str, **fields: object) -> None:
+        if event == "progress" and int(str(fields["pages"])) >= 6:
+            for left in (tmp_path / "out").glob(".pdf2txt-*/units/reading/*/*"):
+                left.unlink(missing_ok=True)
+
+    result = convert_folder([tmp_path / "in"], tmp_path / "out", settings=GEOMETRY, workers=2, report=gone)
+    assert [d["status"] for d in result["documents"]] == ["failed", "ok"]

@@ -163,10 +163,10 @@ def test_no_worker_outlives_a_killed_run(scan: Path, tmp_path: Path):
     parent.wait()
     _, alive = psutil.wait_procs(workers, timeout=5)
     assert not alive
-    # What it left behind lies beside its output, and goes when the next one starts; the scratch of a live one stays.
+    # What it left behind lies beside its output: the next one goes on with it, and leaves that of a live one alone.
     (left,) = (tmp_path / "out").glob(".pdf2txt-*")
     with _scratch(tmp_path / "out") as mine, _scratch(tmp_path / "out") as other:
-        assert not left.exists() and mine.exists() and other.exists()
+        assert mine == left and other.exists() and other != mine
     assert not list((tmp_path / "out").glob(".pdf2txt-*"))
 
 
