@@ -159,10 +159,7 @@ class Reader:
 
     def image(self, number: int, scale: float, turned: int = 0) -> Any:
         """The page as a reader sees it, uint8 array (height, width, 3), BGR."""
-        import numpy as np
-
-        image = page_image(self.path, self.page(number), number, scale, self.engines.render, self._password)
-        return np.ascontiguousarray(np.rot90(image, -(turned // 90))) if turned else image
+        return self._draw(self.page(number), number, scale, turned)
 
     def _read(self, page: Any, number: int) -> PageRead:
         warnings: list[str] = []
@@ -220,7 +217,8 @@ class Reader:
     def _draw(self, page: Any, number: int, scale: float, turned: int = 0) -> Any:
         import numpy as np
 
-        image = page_image(self.path, page, number, scale, self.engines.render, self._password)
+        opened = not self._broken
+        image = page_image(self.path, page, number, scale, self.engines.render, self._password, opened)
         return np.ascontiguousarray(np.rot90(image, -(turned // 90))) if turned else image
 
     def _ocr(self, page: Any, number: int) -> ocr.OcrPage:
