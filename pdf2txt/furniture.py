@@ -444,12 +444,18 @@ class _Copies:
         return self.same(min(one, other), max(one, other))
 
     def _same(self, one: int, other: int) -> bool:
-        a, b = self.runs(one), self.runs(other)
-        return len(a & b) >= max(_SHARED * max(len(a), len(b)), 1)
+        # At either edge: a foot of many lines of small print is the same on all pages, but then their tops differ.
+        edges = [(a, b) for a, b in zip(self.runs(one), self.runs(other), strict=True) if a or b]
+        return bool(edges) and all(len(a & b) >= _SHARED * max(len(a), len(b)) for a, b in edges)
 
-    def _runs(self, number: int) -> frozenset[str]:
-        keys = [c.key for c in self.pages[number] if c.block == _INNER]
-        return frozenset(key[k : k + _RUN] for key in keys for k in range(len(key) - _RUN + 1))
+    def _runs(self, number: int) -> tuple[frozenset[str], frozenset[str]]:
+        """Runs of letters of the rows at the upper and at the lower edge."""
+        keys = [(c.top, c.key) for c in self.pages[number] if c.block == _INNER]
+        top, bottom = (
+            frozenset(key[k : k + _RUN] for at, key in keys if at == edge for k in range(len(key) - _RUN + 1))
+            for edge in (True, False)
+        )
+        return top, bottom
 
 
 def _in_step(one: Candidate, other: Candidate, ahead: int) -> bool:
