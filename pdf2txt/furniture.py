@@ -430,8 +430,9 @@ _Found = tuple[str, _Placed, bool]  # (kind, row, whether more than one other pa
 class _Copies:
     """Which pages are the same one, read twice: alike in the rows, too, that no gap parts from the text.
 
-    They are compared by runs of letters, of which an error of OCR changes a few. Only some of what was compared
-    is remembered, so that memory does not grow with the pages.
+    They are compared by runs of letters, of which an error of OCR changes a few, in rows of the same numbers
+    (forms may differ in nothing else). Only some of what was compared is remembered, so that memory does not
+    grow with the pages.
     """
 
     def __init__(self, pages: list[list[Candidate]]) -> None:
@@ -449,13 +450,13 @@ class _Copies:
         return bool(edges) and all(len(a & b) >= _SHARED * max(len(a), len(b)) for a, b in edges)
 
     def _runs(self, number: int) -> tuple[frozenset[str], frozenset[str]]:
-        """Runs of letters of the rows at the upper and at the lower edge."""
-        keys = [(c.top, c.key) for c in self.pages[number] if c.block == _INNER]
-        top, bottom = (
-            frozenset(key[k : k + _RUN] for at, key in keys if at == edge for k in range(len(key) - _RUN + 1))
-            for edge in (True, False)
-        )
-        return top, bottom
+        """Runs of letters, each with the numbers of its row, at the upper and at the lower edge."""
+        out: tuple[set[str], set[str]] = set(), set()
+        for c in self.pages[number]:
+            if c.block == _INNER:
+                key, digits = c.key, re.sub(r"\D", "", c.text)
+                out[not c.top].update(f"{key[k : k + _RUN]} {digits}" for k in range(len(key) - _RUN + 1))
+        return frozenset(out[0]), frozenset(out[1])
 
 
 def _in_step(one: Candidate, other: Candidate, ahead: int) -> bool:

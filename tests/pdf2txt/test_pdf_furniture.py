@@ -201,6 +201,16 @@ def test_of_pages_all_alike_nothing_tells_the_head_from_the_text(lines):
     assert all("Of ships and crews" in rows for rows in left(pages))
 
 
+def test_pages_with_the_same_long_foot_are_no_copies(lines):
+    foot = f"footer-descent: 4pt, footer: [#text(6pt)[{FRESH} {TEXT}]]"
+    pages = lines(book([f"The {mixed(n)} {mixed(n + 3)}" for n in range(3)], foot))
+    before = [len(p.lines) for p in pages]
+    body = [[a.text for a in p.lines if a.size > 8] for p in pages]
+    kept = left(pages)
+    assert all(len(rows) < count for rows, count in zip(kept, before, strict=True))
+    assert [[a.text for a in p.lines if a.size > 8] for p in pages] == body
+
+
 ENTRY = "Harbour, A., & Ledger, B. ({}). Cargo. Tides: Vol. {}. Harbour Press."
 
 
