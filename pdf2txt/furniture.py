@@ -2,7 +2,7 @@
 
 A line is furniture if it stands at the edge of the page *and* recurs at that place on other pages (digits
 compared as digits), or carries a number that counts with the pages. A page that the file holds twice agrees
-with itself in everything and so tells nothing (``_copies``); of what recurs on one other page only, the numbers
+with itself in everything and so tells nothing (``_Copies``); of what recurs on one other page only, the numbers
 must agree too or count with the pages, and it must be parted from the text.
 
 Where no other page can tell, several independent witnesses must agree (``_witnesses``): the row stands at the
