@@ -1,7 +1,9 @@
 """Running heads, feet and page numbers: what a page carries for the book, not for the reader of the text.
 
 A line is furniture if it stands at the edge of the page *and* recurs at that place on other pages (digits
-compared as digits), or carries a number that counts with the pages.
+compared as digits), or carries a number that counts with the pages. A page that the file holds twice agrees
+with itself in everything and so tells nothing (``_Copies``); of what recurs on one other page only, the numbers
+must agree too or count with the pages, and it must be parted from the text.
 
 Where no other page can tell, several independent witnesses must agree (``_witnesses``): the row stands at the
 very edge, is no larger than the text, and at least four of these hold, or two or three of them and a layout
@@ -19,6 +21,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from statistics import median
 from typing import Any
 
@@ -30,6 +33,9 @@ from pdf2txt.spans import Line, bounding_box, join_row
 _ROWS = 5  # so many rows at each end of a page are looked at
 _LEVEL = 0.012  # rows stand level on two pages if they differ by less than this share of the page height
 _OUTER = 2  # up to this rank a row is at the outer end
+_LOOKED_AT = 8  # so many of the pages that may agree
+_RUN, _SHARED = 5, 0.6  # pages are copies if they share so much of their runs of so many letters
+_PARTED, _PARTED_LINES = 0.35, 1.35  # free height, and step in those of the lines beside it, of a row apart
 _LARGER = 1.15  # a row larger than the page's usual line by more than this factor is a title
 _ZONE = 0.17  # and only within this share of the page height from its edge,
 _ZONE_POINTS = 60.0  # or within these points on small pages
@@ -41,6 +47,8 @@ _STAMP = re.compile(
 )
 _SHORT = 2  # a document of so many pages or fewer is too short for recurrence: there a layout model may be asked
 _BLOCK_ROWS = 3  # a head of more rows is text
+_INNER = 99  # block of the rows that nothing parts from the text
+_SETS_OFF = {"small", "ruled", "number", "periodical"}
 # What heads and feet of periodicals name besides their title.
 _PERIODICAL = re.compile(
     r"\b(e-?|p-?)?issn\b|\bdoi\b|https?:|\bwww\.|©|\(c\) ?\d{4}|\bvol(ume)?\b\.?\s*\d|\bno\.\s*\d|\bet al\b"
@@ -143,7 +151,7 @@ def candidates(page: PageLines) -> list[Candidate]:
         alone = [_alone(row, parts, top, rank, page, inner) for rank, (row, parts, _) in enumerate(rows)]
         blocks = _blocks(rows, alone, top, page) if not inner else {}
         for rank, (row, parts, gap) in enumerate(rows):
-            block, witnesses = blocks.get(rank, (99, ()))
+            block, witnesses = blocks.get(rank, (_INNER, ()))
             out.append(
                 Candidate(
                     row.text, top, rank, row.cy if top else page.height - row.cy, _LEVEL * page.height, gap,
@@ -160,18 +168,29 @@ def decide(pages: list[list[Candidate]]) -> list[list[Row]]:
         for c in page:
             if c.key:
                 groups[c.top, c.key].append((number, c))
-    found: list[tuple[str, _Placed]] = []
+    found: list[_Found] = []
+    needed = _needed(len(pages))
+    copies = _Copies(pages)
     for (top, key), group in groups.items():
         if set(key) == {"0"}:
-            found += [("page-number", placed) for placed in _counting(group)]
+            found += [("page-number", placed, True) for placed in _counting(group)]
             continue
         same = _Levels(group)
         for placed in group:
-            if same.on_other_pages(placed, _needed(len(pages))) and same.edge(placed):
-                found.append(("header" if top else "footer", placed))
-    found += _numbered(pages)
+            number, c = placed
+            others: list[_Placed] = []
+            for n, o in same.others(placed, _LOOKED_AT).items():
+                if not copies.both(number, n):
+                    others.append((n, o))
+                if len(others) > 1:
+                    break
+            if len(others) == 1 and not _in_step(c, others[0][1], others[0][0] - number):
+                continue
+            if len(others) >= needed and same.edge(placed):
+                found.append(("header" if top else "footer", placed, len(others) > 1))
+    found += [(kind, placed, True) for kind, placed in _numbered(pages)]
     taken: list[dict[tuple[int, ...], str]] = [{} for _ in pages]
-    for kind, (number, c) in _apart(found):
+    for kind, (number, c) in _apart(found, pages):
         taken[number].setdefault(c.parts, kind)
     for number, page in enumerate(pages):
         for c in page:
@@ -405,23 +424,75 @@ def take(page: PageLines, rows: list[Row]) -> None:
 
 
 _Placed = tuple[int, Candidate]  # (index of the page, row)
+_Found = tuple[str, _Placed, bool]  # (kind, row, whether more than one other page agrees)
 
 
-def _apart(found: list[tuple[str, _Placed]]) -> list[tuple[str, _Placed]]:
+class _Copies:
+    """Which pages are the same one, read twice: alike in the rows, too, that no gap parts from the text.
+
+    They are compared by runs of letters, of which an error of OCR changes a few, in rows of the same numbers
+    (forms may differ in nothing else). Only some of what was compared is remembered, so that memory does not
+    grow with the pages.
+    """
+
+    def __init__(self, pages: list[list[Candidate]]) -> None:
+        self.pages = pages
+        self.runs = lru_cache(512)(self._runs)
+        self.same = lru_cache(8192)(self._same)
+
+    def both(self, one: int, other: int) -> bool:
+        """Whether the pages with these indices are copies."""
+        return self.same(min(one, other), max(one, other))
+
+    def _same(self, one: int, other: int) -> bool:
+        # At either edge: a foot of many lines of small print is the same on all pages, but then their tops differ.
+        edges = [(a, b) for a, b in zip(self.runs(one), self.runs(other), strict=True) if a or b]
+        return bool(edges) and all(len(a & b) >= _SHARED * max(len(a), len(b)) for a, b in edges)
+
+    def _runs(self, number: int) -> tuple[frozenset[str], frozenset[str]]:
+        """Runs of letters, each with the numbers of its row, at the upper and at the lower edge."""
+        out: tuple[set[str], set[str]] = set(), set()
+        for c in self.pages[number]:
+            if c.block == _INNER:
+                key, digits = c.key, re.sub(r"\D", "", c.text)
+                out[not c.top].update(f"{key[k : k + _RUN]} {digits}" for k in range(len(key) - _RUN + 1))
+        return frozenset(out[0]), frozenset(out[1])
+
+
+def _in_step(one: Candidate, other: Candidate, ahead: int) -> bool:
+    """Whether all numbers in two rows are the same or differ by the pages between them (``ahead``)."""
+    numbers = [[int(n) for n in re.findall(r"\d+", c.text)] for c in (one, other)]
+    return len(numbers[0]) == len(numbers[1]) and all(b - a in (0, ahead) for a, b in zip(*numbers, strict=True))
+
+
+def _apart(found: list[_Found], pages: list[list[Candidate]]) -> list[tuple[str, _Placed]]:
     """Of the rows found at one edge of a page, those up to the last that a gap parts from the text.
 
-    Where a head stands tight on the text no gap tells them apart: then only the outermost row goes. Rows
+    Where a head stands tight on the text no gap tells them apart: then only the outermost row goes, and only
+    if several pages agree in it or its looks or words set it off. For a row that one other page has, the gap
+    must be wider than between the lines of the text. Rows
     deeper in the page that look alike (the same line in two forms) are left in place.
     """
-    edges: dict[tuple[int, bool], list[tuple[str, _Placed]]] = defaultdict(list)
-    for kind, (number, c) in found:
-        edges[number, c.top].append((kind, (number, c)))
+    edges: dict[tuple[int, bool], list[_Found]] = defaultdict(list)
+    for one in found:
+        number, c = one[1]
+        edges[number, c.top].append(one)
     out = []
     for group in edges.values():
         group.sort(key=lambda f: f[1][1].rank)
-        last = max((c.rank for _, (_, c) in group if c.gap > 0.35), default=0)
-        out += [f for f in group if f[1][1].rank <= last]
+        sure = [several or bool(_SETS_OFF & set(placed[1].witnesses)) for _, placed, several in group]
+        last = 0 if sure[0] else -1
+        for (_, (number, c), _), enough in zip(group, sure, strict=True):
+            if c.gap > _PARTED and (enough or _loose(c, pages[number])):
+                last = max(last, c.rank)
+        out += [(kind, placed) for kind, placed, _ in group if placed[1].rank <= last]
     return out
+
+
+def _loose(c: Candidate, page: list[Candidate]) -> bool:
+    """Whether a row stands farther from the next one than the rows beyond from each other."""
+    inner = [o.gap for o in page if o.top == c.top and o.rank > c.rank]
+    return len(inner) < 2 or c.gap + 1 > _PARTED_LINES * (median(inner) + 1)
 
 
 def _needed(pages: int) -> int:
@@ -448,17 +519,22 @@ class _Levels:
         low, high = c.away - c.level, c.away + c.level
         return low, high, bisect_right(self.distances, low), bisect_left(self.distances, high)
 
-    def on_other_pages(self, placed: _Placed, needed: int) -> bool:
-        """Level with ``placed`` on ``needed`` other pages or more."""
+    def others(self, placed: _Placed, limit: int) -> dict[int, Candidate]:
+        """Other pages with a row level with ``placed``, and that row; ``limit`` of them at most."""
         number, c = placed
         _, _, first, last = self._window(c)
-        seen: set[int] = set()
+        seen: dict[int, Candidate] = {}
         for k in range(first, last):
-            if self.sorted[k][0] != number:
-                seen.add(self.sorted[k][0])
-                if len(seen) >= needed:
-                    return True
-        return False
+            other, row = self.sorted[k]
+            if other != number:
+                seen.setdefault(other, row)
+                if len(seen) >= limit:
+                    break
+        return seen
+
+    def on_other_pages(self, placed: _Placed, needed: int) -> bool:
+        """Level with ``placed`` on ``needed`` other pages or more."""
+        return len(self.others(placed, needed)) >= needed
 
     def edge(self, placed: _Placed) -> bool:
         """At the outer end on most pages where it recurs (body lines may recur, but not as the outermost)."""

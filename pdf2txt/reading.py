@@ -223,7 +223,8 @@ class Reader:
     def _draw(self, page: Any, number: int, scale: float, turned: int = 0) -> Any:
         import numpy as np
 
-        image = page_image(self.path, page, number, scale, self.engines.render, self._password)
+        opened = not self._broken
+        image = page_image(self.path, page, number, scale, self.engines.render, self._password, opened)
         return np.ascontiguousarray(np.rot90(image, -(turned // 90))) if turned else image
 
     def _ocr(self, page: Any, number: int) -> ocr.OcrPage:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,13 @@ def scale_for(width: float, height: float, dpi: int) -> float:
     return min(max(dpi / 72, _MIN_SIDE / longer), _MAX_SIDE / longer)
 
 
-def page_image(path: Path, page: Any, number: int, scale: float, engine: str, password: str | None = None) -> Any:
+def page_image(
+    path: Path, page: Any, number: int, scale: float, engine: str, password: str | None = None, opened: bool = True
+) -> Any:
     """The page as a reader sees it (its own /Rotate applied): uint8 array (height, width, 3), BGR.
 
-    ``page`` is a ``pypdfium2.PdfPage`` or None where pdfium could not load it; ``number`` counts from 1.
+    ``page`` is a ``pypdfium2.PdfPage`` or None where pdfium could not load it; ``number`` counts from 1, as pdfium
+    does where it could open the file (``opened``), otherwise as poppler does.
 
     Raises:
         RuntimeError: neither engine can draw it.
@@ -37,6 +41,8 @@ def page_image(path: Path, page: Any, number: int, scale: float, engine: str, pa
                 if page is None:
                     raise RuntimeError("page not loaded")
                 return page.render(scale=scale, rev_byteorder=False, may_draw_forms=True).to_numpy()[:, :, :3].copy()
+            if opened and _skips(path, password):
+                raise RuntimeError("it passes over the file's missing pages, its numbers are others")
             return _poppler(path, number, scale, password)
         except Exception as error:  # both engines raise many types on damaged files
             if may_pass(error):
@@ -61,6 +67,38 @@ def poppler_pages(path: Path) -> int:
         if may_pass(error):
             raise
         return 0
+
+
+def _skips(path: Path, password: str | None) -> bool:
+    """Whether pages are missing that poppler does not count, unlike pdfium.
+
+    A kid of the page tree that is not in the file moves all later pages forward: asked for page 5 of 6, poppler
+    may draw the sixth. The numbers left over at the end then have no page.
+    """
+    if not shutil.which("pdfinfo"):
+        return False
+    stat = path.stat()
+    return _ends_early(path, password, (stat.st_size, stat.st_mtime_ns))
+
+
+@lru_cache(maxsize=16)
+def _ends_early(path: Path, password: str | None, version: tuple[int, int]) -> bool:
+    """Whether the last page has no size; ``version`` tells files of one name apart."""
+    import pdf2image
+
+    try:
+        last = _call(pdf2image.pdfinfo_from_path, str(path), timeout=30, userpw=password)["Pages"]
+        info = _call(
+            pdf2image.pdfinfo_from_path, str(path), timeout=30, userpw=password, first_page=last, last_page=last
+        )
+    except Exception as error:
+        if may_pass(error):
+            raise
+        return False  # then it will draw nothing either
+    return any(
+        name.startswith("Page ") and name.endswith(" size") and str(size).startswith("0 x 0")
+        for name, size in info.items()
+    )
 
 
 def _call(function: Any, *args: Any, timeout: int, **options: Any) -> Any:
@@ -90,4 +128,6 @@ def _poppler(path: Path, number: int, scale: float, password: str | None) -> Any
     )  # fmt: skip
     if not images:
         raise RuntimeError("no image")
+    if images[0].size == (1, 1):  # how it draws a page that is not in the file
+        raise RuntimeError("no such page")
     return np.asarray(images[0].convert("RGB"))[:, :, ::-1].copy()

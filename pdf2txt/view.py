@@ -203,7 +203,8 @@ class _Images:
         drawn: Any = self.pdf[page.number - 1] if self.pdf is not None else None
         try:
             own = drawn.get_rotation() if drawn is not None else 0
-            image = page_image(self.file, drawn, page.number, scale, "pdfium", self.password)
+            opened = self.pdf is not None
+            image = page_image(self.file, drawn, page.number, scale, "pdfium", self.password, opened)
         finally:
             if drawn is not None:
                 drawn.close()

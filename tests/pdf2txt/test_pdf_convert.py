@@ -9,6 +9,7 @@ import re
 import shutil
 import tracemalloc
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
@@ -312,6 +313,37 @@ def test_a_page_that_only_poppler_can_draw_has_its_own_size(blank: Path, monkeyp
     d = convert(blank, Pdf2txtSettings())
     assert (d.status, d.text) == ("ok", "Words that were read.")
     assert (d.pages[0].width, d.pages[0].height) == pytest.approx((300, 200), abs=1)
+
+
+def without_its_second_page(path: Path) -> Path:
+    """The file of three pages with a page tree that names an object which is not there."""
+    data = path.read_bytes()
+    second = re.search(rb"/Kids\s*\[\d+ 0 R (\d+) 0 R \d+ 0 R\]", data)
+    assert second is not None
+    start, end = second.span(1)
+    path.write_bytes(data[:start] + b"9" * (end - start) + data[end:])
+    return path
+
+
+@pytest.mark.skipif(shutil.which("pdftoppm") is None, reason="poppler-utils is not installed")
+def test_no_other_page_is_drawn_in_place_of_a_missing_one(typeset: Callable[..., Path], monkeypatch):
+    source = "#set page(width: 300pt, height: 200pt)\n" + "\n#pagebreak()\n".join(
+        f"#text(40pt)[Page {n}]" for n in ("one", "two", "three")
+    )
+    path = without_its_second_page(typeset(source))
+    with closing(pdfium.PdfDocument(path)) as pdf, closing(pdf[2]) as third:
+        drawn = page_image(path, third, 3, 1.0, "pdfium")
+        assert np.array_equal(page_image(path, third, 3, 1.0, "poppler"), drawn)  # poppler calls it the second
+    with pytest.raises(RuntimeError, match="missing pages"):
+        page_image(path, None, 2, 1.0, "pdfium")
+    # A file that pdfium cannot open has poppler's numbers only.
+    assert page_image(path, None, 2, 1.0, "pdfium", opened=False).min() < 128
+    with pytest.raises(RuntimeError, match="no such page"):
+        page_image(path, None, 3, 1.0, "pdfium", opened=False)
+    assert page_image(typeset(source, "whole.pdf"), None, 2, 1.0, "pdfium").min() < 128
+    monkeypatch.setattr(reading.ocr, "read", lambda *a: replace(READ))
+    d = convert(path, Pdf2txtSettings(layout="geometry"))
+    assert (d.status, d.text.split("\n\n")) == ("partial", ["Page one", "Page three"])
 
 
 @pytest.mark.parametrize(

@@ -166,3 +166,65 @@ def test_the_model_itself_is_asked_about_a_single_page(typeset):
     asked = convert(path, Pdf2txtSettings(ocr="off")).text
     assert "Harbour Office Press" in alone and "Harbour Office Press" not in asked
     assert asked.startswith("Of Ships")
+
+
+def left(pages: list[PageLines]) -> list[list[str]]:
+    remove_furniture(pages)
+    return [[a.text for a in p.lines] for p in pages]
+
+
+HEADED = "header: [#text(8pt)[The Harbour Ledger]], footer: [#text(8pt)[Office Press]]"
+# Read twice, as by OCR: some letters differ.
+TWICE = [f"*Of ships and crews*\n\nThe {mixed(1)}", f"*Of ships and crews*\n\nThe {mixed(1).replace('v', 'u')}"]
+
+
+def book(bodies: list[str], options: str = "") -> str:
+    return page("\n#pagebreak()\n".join(bodies), options)
+
+
+@pytest.mark.parametrize("bodies", [TWICE, [f"The {mixed(2)}", *TWICE], [*TWICE, TWICE[0]]])
+def test_a_page_that_is_there_twice_agrees_with_itself_only(lines, bodies: list[str]):
+    pages = lines(book(bodies))
+    before = [[a.text for a in p.lines] for p in pages]
+    assert len(pages) == len(bodies) and left(pages) == before
+
+
+def test_beside_a_page_that_is_there_twice_others_still_tell(lines):
+    pages = lines(book([f"The {mixed(2)}", *TWICE, f"The {mixed(3)}"], HEADED))
+    kept = left(pages)
+    assert not any(text in ("The Harbour Ledger", "Office Press") for rows in kept for text in rows)
+    assert kept[1][0] == kept[2][0] == "Of ships and crews"
+
+
+def test_of_pages_all_alike_nothing_tells_the_head_from_the_text(lines):
+    pages = lines(book([TWICE[0]] * 12, HEADED))
+    assert all("Of ships and crews" in rows for rows in left(pages))
+
+
+def test_pages_with_the_same_long_foot_are_no_copies(lines):
+    foot = f"footer-descent: 4pt, footer: [#text(6pt)[{FRESH} {TEXT}]]"
+    pages = lines(book([f"The {mixed(n)} {mixed(n + 3)}" for n in range(3)], foot))
+    before = [len(p.lines) for p in pages]
+    body = [[a.text for a in p.lines if a.size > 8] for p in pages]
+    kept = left(pages)
+    assert all(len(rows) < count for rows, count in zip(kept, before, strict=True))
+    assert [[a.text for a in p.lines if a.size > 8] for p in pages] == body
+
+
+ENTRY = "Harbour, A., & Ledger, B. ({}). Cargo. Tides: Vol. {}. Harbour Press."
+
+
+@pytest.mark.parametrize("count", [2, 6])
+def test_a_line_tight_on_the_text_needs_more_than_one_other_page(lines, count: int):
+    bodies = [f"{ENTRY.format(1998, 3)} \\\nThe {mixed(n)}" if n < 2 else f"The {mixed(n)}" for n in range(count)]
+    pages = lines(book(bodies))
+    assert [rows[0] for rows in left(pages)[:2]] == [ENTRY.format(1998, 3)] * 2
+
+
+def test_numbers_tell_lines_apart_where_only_one_other_page_agrees(lines):
+    entries = [ENTRY.format(1998, 3), ENTRY.format(2004, 12)]
+    pages = lines(book([f"{entry}\n\n#v(20pt)\nThe {mixed(n)}" for n, entry in enumerate(entries)]))
+    assert [rows[0] for rows in left(pages)] == entries
+    heads = ["Ledger of 1998, sheet 4 of 9", "Ledger of 1998, sheet 5 of 9"]
+    pages = lines(book([f"{head}\n\n#v(20pt)\nThe {mixed(n)}" for n, head in enumerate(heads)]))
+    assert all(rows[0].startswith("The ") for rows in left(pages))
