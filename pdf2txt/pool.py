@@ -31,7 +31,8 @@ _TICK = 0.2  # seconds between looks at the workers' CPU time and memory
 _STEP_SECONDS = 30.0  # CPU seconds that what is no page's work may take at least: a worker's start is part of it
 _MAX_SKIPPED = 10  # pages that may be left out before the rest of the document is given up for this run
 _STUCK = 20  # a worker that is silent for so many times its limit, whatever its CPU seconds, is taken for stuck
-_RECYCLE = 500  # pages after which a worker is replaced
+_RECYCLE = 5000  # pages after which a worker is replaced: a new one takes a second to be ready,
+_GROWN = 0.5  # or sooner if it has grown to this share of its memory limit
 _SHORT = 4  # pages up to which a document is one task even where workers are idle
 _LONG = 64  # pages from which it is divided even where they are not
 
@@ -112,6 +113,9 @@ class _Worker:
         finally:
             os.close(child_in)
             os.close(child_out)
+        import psutil
+
+        self.looked_at = psutil.Process(self.process.pid)  # not yet waited for: it is there, be it dead
         self.commands = os.fdopen(to_child, "wb", buffering=0)
         self.replies = os.fdopen(from_child, "rb", buffering=0)
         self.rest = b""
@@ -151,7 +155,7 @@ class _Worker:
         import psutil
 
         try:
-            times = psutil.Process(self.process.pid).cpu_times()
+            times = self.looked_at.cpu_times()
         except psutil.Error:
             return 0.0
         return float(times.user + times.system)
@@ -160,7 +164,7 @@ class _Worker:
         import psutil
 
         try:
-            return float(psutil.Process(self.process.pid).memory_info().rss) / 1e9
+            return float(self.looked_at.memory_info().rss) / 1e9
         except psutil.Error:
             return 0.0
 
@@ -226,6 +230,7 @@ class _Pool:
         self.alone: deque[Task] = deque()  # tasks whose worker died, to be tried with nothing beside them
         self.idle: list[_Worker] = []
         self.busy: list[_Worker] = []
+        self.looked = 0.0  # when limits were last checked
 
     def outcomes(self) -> Generator[Outcome, None, None]:
         while self.waiting or self.alone or self.busy:
@@ -233,6 +238,9 @@ class _Pool:
             for key, _ in self.selector.select(_TICK):
                 if key.data in self.busy or key.data in self.idle:  # not ended by the news of another
                     yield from self._hear(key.data)
+            if time.monotonic() - self.looked < _TICK:
+                continue
+            self.looked = time.monotonic()
             for worker in list(self.busy):
                 if worker not in self.busy or worker.task is None:
                     continue
@@ -247,7 +255,7 @@ class _Pool:
     def _hand_out(self) -> None:
         while len(self.busy) < self.count and (self.waiting or (self.alone and not self.busy)):
             task = self.waiting.popleft() if self.waiting else self.alone.popleft()
-            while self.idle and self.idle[-1].pages > _RECYCLE:
+            while self.idle and self._is_old(self.idle[-1]):
                 self._dismiss(self.idle[-1])
             if not self.idle:
                 worker = self.spawn()
@@ -259,6 +267,12 @@ class _Pool:
             worker.start(task, _LONG if others_wait else _SHORT)
             if task.deaths and not self.waiting:
                 break  # nothing else beside it
+
+    def _is_old(self, worker: _Worker) -> bool:
+        if worker.pages > _RECYCLE:
+            return True
+        # Asked now and then: a task of a few pages takes less time than a hundred such questions.
+        return worker.pages % 64 < 8 and worker.gigabytes() > _GROWN * self.settings.worker_memory
 
     def _dismiss(self, worker: _Worker) -> None:
         self.selector.unregister(worker.replies)
@@ -295,7 +309,7 @@ class _Pool:
             job, event = task.job, message["event"]
             if event == "page":
                 task.page, job.pages = int(str(message["page"])), int(str(message["pages"]))
-                worker.page_began = worker.cpu_seconds()
+                worker.page_began = float(str(message["cpu"]))
                 worker.pages += 1
                 if message["step"] == "read":
                     job.pages_read += 1

@@ -126,11 +126,14 @@ class _Desk:
             )  # fmt: skip
             self.conversion = Conversion(
                 Path(task["path"]), self.settings, folder, store=store, threads=self.start["threads"],
-                on_page=lambda number, total, step: self.say(event="page", page=number, pages=total, step=step),
+                on_page=self._began,
             )  # fmt: skip
         self.conversion.skip = {int(page): why for page, why in task["skip"].items()}
         self.conversion.rest = task["rest"]
         return self.conversion
+
+    def _began(self, number: int, total: int, step: str) -> None:
+        self.say(event="page", page=number, pages=total, step=step, cpu=time.process_time())
 
     def _publish(self, conversion: Any, table: Any, task: dict[str, Any]) -> None:
         conversion.close()
