@@ -210,7 +210,7 @@ def test_memory_does_not_grow_with_the_pages(book: Path, tmp_path: Path):
             tracemalloc.stop()
             conversion.close()
     pages = table["n_pages"][0].as_py()
-    assert (peaks[2] - peaks[1]) / (0.8 * pages) < 12_000  # bytes a page: its text and the places of its blocks
+    assert (peaks[2] - peaks[1]) / (0.8 * pages) < 20_000  # bytes a page; as objects a page takes fifteen times that
 
 
 def test_an_interrupted_command_goes_on_where_it_was(book: Path, tmp_path: Path, monkeypatch):
