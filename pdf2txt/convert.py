@@ -231,7 +231,8 @@ class Conversion:
             shaped = self.spool.get("shaped", number)
             if shaped is None or shaped["key"] != key:
                 self.on_page(number, total, "order")
-                numbered, rows = taken[number - first]
+                # A page that is left out only now, in this step, has nothing to take.
+                numbered, rows = ([], []) if page.lost else taken[number - first]
                 shaped = {"key": key, **self._shaped(page, numbered, rows, style)}
                 self.spool.put("shaped", shaped, number)
             for block in _blocks(number, shaped):

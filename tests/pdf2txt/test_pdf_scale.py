@@ -80,6 +80,20 @@ def test_a_page_left_out_once_is_there_the_next_time(book: Path, tmp_path: Path)
     assert second.pages_reused == partial.n_pages - 1
 
 
+def test_a_page_may_be_left_out_after_it_was_read(book: Path, tmp_path: Path):
+    """Its reading order took too long: rows of it were to be taken already."""
+    conversion = Conversion(book, GEOMETRY, tmp_path / "doc")
+    assert conversion.whole(at_most=1) is None
+    for first, last in ranges(conversion.total):
+        conversion.read(first, last)
+    conversion.decide()
+    conversion.skip = {5: "over its limit of 1 CPU seconds"}
+    for first, last in ranges(conversion.total):
+        conversion.shape(first, last)
+    document = Document.from_table(conversion.finish())
+    assert document.status == "partial" and not document.page_text(5) and document.page_text(6)
+
+
 def test_the_error_budget_decides_what_is_partial(book: Path):
     skip = {1: "damaged", 2: "damaged"}
     assert convert(book, GEOMETRY, skip=skip).status == "partial"
