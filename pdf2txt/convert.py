@@ -251,7 +251,6 @@ class Conversion:
         for first, _ in ranges(total):
             vocabulary.merge(Vocabulary.from_dict(self.spool.get("words", first)))
         warnings: list[str] = [*self.spool.get("opened")["warnings"], *decided["warnings"]]
-        infos: list[PageInfo] = []
         lost = 0
 
         def pages() -> Iterator[tuple[PageInfo, list[RawBlock]]]:
@@ -265,7 +264,6 @@ class Conversion:
                 warnings.extend(page.warnings + shaped["warnings"])
                 taken = tuple((kind, unpack_line(line)) for kind, line in shaped["furniture"])
                 info = PageInfo(number, page.width, page.height, page.rotation, page.origin, page.confidence, taken)
-                infos.append(info)
                 yield info, _blocks(number, shaped)
 
         style = Style(decided["size"], decided["bold"])

@@ -43,9 +43,9 @@ def die_with_parent(parent: int) -> None:
             os._exit(1)
 
 
-def pack(document: dict[str, Any]) -> bytes:
+def pack(value: dict[str, Any]) -> bytes:
     """Compressed JSON."""
-    return zlib.compress(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode(), 6)
+    return zlib.compress(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(), 6)
 
 
 def unpack(data: bytes) -> dict[str, Any]:
