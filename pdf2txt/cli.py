@@ -1,20 +1,19 @@
-"""PDFs to text files: what ``longfolio pdf2txt`` and ``python -m pdf2txt`` do."""
+"""Files to text files without a store: what stands behind ``longfolio pdf2txt`` and ``python -m pdf2txt``."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
-import shutil
-import tempfile
+import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from pdf2txt.errors import DrawingTimeout, UserError
 from pdf2txt.export import open_jsonl
 from pdf2txt.schema import CONVERTED, Document, as_table, facts
+from pdf2txt.scratch import scratch
 from pdf2txt.settings import Pdf2txtSettings
 from pdf2txt.sidecar import write_json, write_text
 from pdf2txt.sources import find_sources
@@ -24,8 +23,9 @@ from pdf2txt.view import write_view
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_SCRATCH = ".pdf2txt-"
 _SUFFIXES = (".txt", ".md", ".html", ".json")  # of what is written
+
+Report = Callable[..., None]
 
 
 def convert_folder(
@@ -35,7 +35,7 @@ def convert_folder(
     page_breaks: bool = False,
     workers: int = 0,
     settings: Pdf2txtSettings | None = None,
-    report: Callable[..., None] = lambda event, **fields: None,
+    report: Report = lambda event, **fields: None,
     units: Path | None = None,
     jsonl: Path | None = None,
     view: bool = False,
@@ -67,104 +67,17 @@ def convert_folder(
     if workers < 0:
         raise UserError(f"{workers} workers cannot be", "give a number of processes, or 0 for one per core")
     settings = (settings or Pdf2txtSettings()).model_copy(update={"workers": workers})
-    files = find_sources(paths, leave_out=out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomic(out / ".writable", b"")
-        (out / ".writable").unlink()
-    except OSError as error:
-        raise UserError(f"cannot write to {out}: {error.strerror}", "choose another --out folder") from error
-    hashes, unreadable = _hashes(files, report)
-    names = _names({file: hashes.get(file) or digest(str(file.absolute())) for file in files})
-    _spare(files, out, names)
-    with _scratch(out) as work, open_jsonl(jsonl) if jsonl else contextlib.nullcontext() as add:
-        by_hash: dict[str, Path] = {}
-        same: dict[str, list[Path]] = {}
-        for file, sha256 in hashes.items():
-            by_hash.setdefault(sha256, file)
-            same.setdefault(sha256, []).append(file)
+    inputs = _inputs(paths, out, report)
+    with scratch(out) as work, open_jsonl(jsonl) if jsonl else contextlib.nullcontext() as add:
         converter = Converter(settings, units or work / "units", work, report)
-        converter.convert(by_hash)
-        entries: dict[Path, dict[str, Any]] = {}
-        problems = dict(unreadable)
-        for table, seconds in converter.tables_and_seconds(by_hash):
-            document = Document.from_table(table) if add or view else None
-            if add and document:
-                add(document)
-            for file in same[table["sha256"][0].as_py()]:
-                try:
-                    entries[file] = _write(table, file, out, names[file], page_breaks, seconds, settings.format)
-                    if view and document:
-                        write_view(document, file, out / f"{names[file]}.html", settings.passwords)
-                except (OSError, MemoryError, DrawingTimeout) as error:  # of one document: the others are written
-                    problems[file] = f"cannot be written: {error}"
-                    report("transient", message=f"{file.name}: {problems[file]}")
-        for file in files:
-            if file not in entries or file in problems:
-                why = problems.get(file) or converter.problems.get(hashes[file], "no result")
-                status = "timeout" if why.endswith("CPU seconds") else "failed"
-                document = Document(hashes.get(file, ""), file.name, status, warnings=(why,))
-                with contextlib.suppress(OSError) if file in problems else contextlib.nullcontext():
-                    _write(as_table(document), file, out, names[file], page_breaks, 0.0)
-                entries[file] = _entry(facts(as_table(document)), file, None, 0.0)
-        return {"documents": [entries[file] for file in files]}
-
-
-def _spare(files: list[Path], out: Path, names: dict[Path, str]) -> None:
-    """No output may take the place of an input.
-
-    Raises:
-        UserError: one would.
-    """
-    inputs = {file.resolve(): file for file in files}
-    for name in names.values():
-        for suffix in _SUFFIXES:
-            if clash := inputs.get((out / f"{name}{suffix}").resolve()):
-                raise UserError(f"{clash} would be overwritten by its own text", "choose another --out folder")
-
-
-@contextlib.contextmanager
-def _scratch(out: Path) -> Iterator[Path]:
-    """A folder in ``out`` for what is on its way; gone afterwards.
-
-    It stays where the work is interrupted, and the next call goes on with it.
-
-    A living process holds a lock on a file in its own.
-    """
-    mine: tuple[Path, IO[bytes]] | None = None
-    for left in sorted(out.glob(f"{_SCRATCH}*")):
-        if (lock := _locked(left)) is None:
-            continue
-        if mine is None:
-            mine = left, lock
-        else:
-            shutil.rmtree(left, ignore_errors=True)
-            lock.close()
-    while mine is None:
-        work = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=out))
-        if (lock := _locked(work)) is not None:  # else another process took it for a leftover before
-            mine = work, lock
-    work, lock = mine
-    with lock:
-        try:
-            yield work
-        except UserError:
-            shutil.rmtree(work, ignore_errors=True)
-            raise
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _locked(folder: Path) -> IO[bytes] | None:
-    """The lock of a folder, taken; None where a living process has it, or the folder is gone."""
-    try:
-        lock = (folder / "lock").open("ab")
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(lock.fileno()), (folder / "lock").stat()):
-            return lock
-        lock.close()
-    except OSError:
-        pass
-    return None
+        first = {sha256: files[0] for sha256, files in inputs.same.items()}
+        converter.convert(first)
+        writer = _Writer(out, inputs, settings, page_breaks, view, report)
+        for table, seconds in converter.tables_and_seconds(first):
+            if add:
+                add(Document.from_table(table, places=False))
+            writer.write(table, seconds)
+        return {"documents": [writer.entry(file, converter.problems) for file in inputs.files]}
 
 
 def document_text(path: Path) -> str:
@@ -190,9 +103,44 @@ def exit_code(result: dict[str, Any]) -> int:
     return 0 if any(d["status"] in CONVERTED for d in result["documents"]) else 1
 
 
-def _hashes(files: list[Path], report: Callable[..., None]) -> tuple[dict[Path, str], dict[Path, str]]:
-    import hashlib
+@dataclass
+class _Inputs:
+    """The files to convert, and what is known of them before."""
 
+    files: list[Path]
+    hashes: dict[Path, str]  # of those that can be read
+    unreadable: dict[Path, str]  # why the others cannot
+    names: dict[Path, str]  # stems of what is written
+
+    @property
+    def same(self) -> dict[str, list[Path]]:
+        """Files by what they hold: each content is converted once."""
+        same: dict[str, list[Path]] = {}
+        for file, sha256 in self.hashes.items():
+            same.setdefault(sha256, []).append(file)
+        return same
+
+
+def _inputs(paths: Iterable[Path], out: Path, report: Report) -> _Inputs:
+    """Find the files, and make sure of a place to write that takes none of theirs.
+
+    Raises:
+        UserError: what `convert_folder` raises.
+    """
+    files = find_sources(paths, leave_out=out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomic(out / ".writable", b"")
+        (out / ".writable").unlink()
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror}", "choose another --out folder") from error
+    hashes, unreadable = _hashes(files, report)
+    names = _names({file: hashes.get(file) or digest(str(file.absolute())) for file in files})
+    _spare(files, out, names)
+    return _Inputs(files, hashes, unreadable, names)
+
+
+def _hashes(files: list[Path], report: Report) -> tuple[dict[Path, str], dict[Path, str]]:
     hashes, unreadable = {}, {}
     for file in files:
         try:
@@ -210,19 +158,72 @@ def _names(hashes: dict[Path, str]) -> dict[Path, str]:
     return {f: f.stem if same[f.stem.casefold()] == 1 else f"{f.stem}-{sha256[:8]}" for f, sha256 in hashes.items()}
 
 
-def _write(
-    table: pa.Table, file: Path, out: Path, name: str, page_breaks: bool, seconds: float, form: str = "plain"
-) -> dict[str, Any]:
-    known = facts(table)
-    if (out / f"{name}.json").exists():  # of an earlier conversion, whose other files may be of another form
+def _spare(files: list[Path], out: Path, names: dict[Path, str]) -> None:
+    """No output may take the place of an input.
+
+    Raises:
+        UserError: one would.
+    """
+    inputs = {file.resolve(): file for file in files}
+    for name in names.values():
         for suffix in _SUFFIXES:
-            (out / f"{name}{suffix}").unlink(missing_ok=True)
-    text_file: Path | None = None
-    if known["status"] in CONVERTED:
-        text_file = out / f"{name}{'.md' if form == 'markdown' else '.txt'}"
-        write_text(text_file, table, page_breaks)
-    write_json(out / f"{name}.json", table)
-    return _entry(known, file, text_file, seconds)
+            if clash := inputs.get((out / f"{name}{suffix}").resolve()):
+                raise UserError(f"{clash} would be overwritten by its own text", "choose another --out folder")
+
+
+class _Writer:
+    """Writes the files of each document, and keeps what the result says of it."""
+
+    def __init__(
+        self, out: Path, inputs: _Inputs, settings: Pdf2txtSettings, page_breaks: bool, view: bool, report: Report
+    ) -> None:
+        self.out, self.inputs, self.settings, self.report = out, inputs, settings, report
+        self.page_breaks, self.view = page_breaks, view
+        self.same = inputs.same
+        self.entries: dict[Path, dict[str, Any]] = {}
+        self.problems = dict(inputs.unreadable)  # of the files whose document is not written
+
+    def write(self, table: pa.Table, seconds: float) -> None:
+        """The files of a document, for every input that holds it."""
+        for file in self.same[table["sha256"][0].as_py()]:
+            try:
+                self.entries[file] = self._write(table, file, seconds)
+                if self.view:
+                    write_view(table, file, self._path(file, ".html"), self.settings.passwords)
+            except (OSError, MemoryError, DrawingTimeout) as error:  # of one document: the others are written
+                self.problems[file] = f"cannot be written: {error}"
+                self.report("transient", message=f"{file.name}: {self.problems[file]}")
+
+    def entry(self, file: Path, problems: dict[str, str]) -> dict[str, Any]:
+        """What the result says of ``file``, which gets its JSON file here if it has no document.
+
+        Args:
+            problems: sha256 -> why its conversion had no result.
+        """
+        if file in self.entries and file not in self.problems:
+            return self.entries[file]
+        why = self.problems.get(file) or problems.get(self.inputs.hashes[file], "no result")
+        status = "timeout" if why.endswith("CPU seconds") else "failed"
+        document = Document(self.inputs.hashes.get(file, ""), file.name, status, warnings=(why,))
+        # What could not be written before may fail again; anything else that keeps it from disk is an error.
+        with contextlib.suppress(OSError) if file in self.problems else contextlib.nullcontext():
+            self._write(as_table(document), file, 0.0)
+        return _entry(facts(as_table(document)), file, None, 0.0)
+
+    def _path(self, file: Path, suffix: str) -> Path:
+        return self.out / f"{self.inputs.names[file]}{suffix}"
+
+    def _write(self, table: pa.Table, file: Path, seconds: float) -> dict[str, Any]:
+        known = facts(table)
+        if self._path(file, ".json").exists():  # of an earlier conversion, whose other files may be of another form
+            for suffix in _SUFFIXES:
+                self._path(file, suffix).unlink(missing_ok=True)
+        text_file: Path | None = None
+        if known["status"] in CONVERTED:
+            text_file = self._path(file, ".md" if self.settings.format == "markdown" else ".txt")
+            write_text(text_file, table, self.page_breaks)
+        write_json(self._path(file, ".json"), table)
+        return _entry(known, file, text_file, seconds)
 
 
 def _entry(known: dict[str, Any], file: Path, text_file: Path | None, seconds: float) -> dict[str, Any]:

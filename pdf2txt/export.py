@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 
 from pdf2txt.errors import UserError
 from pdf2txt.schema import CONVERTED, Document, read_documents
+from pdf2txt.sidecar import json_string
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 
@@ -75,8 +76,8 @@ def open_jsonl(path: Path, *, source: str = "longfolio") -> Iterator[Callable[[D
     def add(document: Document) -> bool:
         if document.status not in CONVERTED or not document.text:
             return False
-        line = json.dumps(dolma(document, added=added, source=source), ensure_ascii=False)
-        stream.write(line.encode("utf-8", "replace") + b"\n")
+        for piece in _line(dolma(document, added=added, source=source)):
+            stream.write(piece.encode("utf-8", "replace"))
         return True
 
     try:
@@ -90,6 +91,14 @@ def open_jsonl(path: Path, *, source: str = "longfolio") -> Iterator[Callable[[D
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _line(record: dict[str, Any]) -> Iterator[str]:
+    """The record in JSON; its text, which may be a book's, piece by piece."""
+    before, key, after = json.dumps({**record, "text": ""}, ensure_ascii=False).partition('"text": ')
+    yield before + key
+    yield from json_string(record["text"])
+    yield after.removeprefix('""') + "\n"
 
 
 @contextmanager
@@ -133,7 +142,7 @@ def export(source: Path, path: Path) -> dict[str, int]:
 def _documents(source: Path) -> Iterable[Document]:
     for file in (source, source / "documents.parquet", source / "output" / "documents.parquet"):
         if file.is_file() and file.suffix == ".parquet":
-            return read_documents(file)
+            return read_documents(file, places=False)
     files = sorted(source.glob("*.json")) if source.is_dir() else []
     if not files:
         raise UserError(
@@ -148,7 +157,8 @@ def _from_json(files: list[Path]) -> Iterator[Document]:
     seen = set()
     for file in files:
         try:
-            document = Document.from_dict(json.loads(file.read_bytes()))
+            row = json.loads(file.read_bytes())
+            document = Document.from_dict({**row, "blocks": (), "paragraphs": ()})  # no line says where they stand
         except (ValueError, KeyError, TypeError):
             continue  # another program's JSON
         if document.sha256 not in seen:

