@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -16,62 +16,9 @@ from flows.cli_common import (
     guarded,
     print_json,
 )
+from pdf2txt.command import convert
 
 PANEL = "One step alone"
-
-
-def pdf2txt(
-    paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="PDF, .txt and .md files, or folders searched recursively.")
-    ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where <stem>.txt and <stem>.json go.")],
-    page_breaks: Annotated[bool, typer.Option("--page-breaks", help="Separate pages by a form feed.")] = False,
-    form: Annotated[
-        Literal["plain", "markdown"] | None,
-        typer.Option("--format", help="Form of the text (default: plain); markdown writes <stem>.md."),
-    ] = None,
-    jsonl: Annotated[
-        Path | None,
-        typer.Option("--jsonl", metavar="FILE", help="All documents as JSON lines too: .jsonl, .jsonl.gz, .jsonl.zst."),
-    ] = None,
-    view: Annotated[
-        bool, typer.Option("--view", help="Write <stem>.html too: each page's image with its blocks, and their text.")
-    ] = False,
-    workers: Annotated[int, typer.Option("--workers", min=0, help="Processes; 0 is one per core.")] = 0,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of pdf2txt, e.g. layout=rapid; repeatable."),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Convert PDFs to text files, without a store."""
-    with guarded(as_json):
-        from rich.markup import escape
-
-        from flows.config import parse, with_overrides
-        from flows.display import ACTION_STYLE, TerminalWatcher
-        from flows.display import out as stdout
-        from pdf2txt.cli import convert_folder
-
-        keys = [key if key.startswith("pdf2txt.") else f"pdf2txt.{key}" for key in overrides or ()]
-        nothing = parse({"model": {"name": "smollm2-135m-q4"}}, "the defaults")  # a run has a model; this has none
-        chosen = with_overrides(nothing, [*keys, *([f"pdf2txt.format={form}"] if form else [])]).pdf2txt
-        with TerminalWatcher() as watcher:
-            result = convert_folder(
-                paths, out, page_breaks=page_breaks, workers=workers or chosen.workers, report=watcher.bar("pdf2txt"),
-                settings=chosen, jsonl=jsonl, view=view,
-            )  # fmt: skip
-        if as_json:
-            print_json(result)
-        else:
-            for d in result["documents"]:
-                style = "green" if d["status"] == "ok" else ACTION_STYLE["run"]
-                counts = f"{d['pages']:>5} pages, {d['pages_ocr']} OCR"
-                note = f"  {d['warnings'][0]}" if d["warnings"] else ""
-                line = escape(f"{counts}  {d['source']}{note}")
-                stdout.print(f"[{style}]{d['status']:<12}[/] {line}", soft_wrap=True)
-        if not any(d["status"] in ("ok", "partial") for d in result["documents"]):
-            raise typer.Exit(1)
 
 
 def export(
@@ -199,7 +146,7 @@ def _brief(value: Any) -> str:
 
 
 def register(app: typer.Typer) -> None:
-    app.command(rich_help_panel=PANEL)(pdf2txt)
+    app.command("pdf2txt", rich_help_panel=PANEL)(convert)
     app.command(rich_help_panel=PANEL)(export)
     app.add_typer(dataset_app, name="dataset", rich_help_panel=PANEL)
     app.command(rich_help_panel=PANEL)(chat)

@@ -203,7 +203,7 @@ class _Writer:
         if file in self.entries and file not in self.problems:
             return self.entries[file]
         why = self.problems.get(file) or problems.get(self.inputs.hashes[file], "no result")
-        status = "timeout" if why.endswith("CPU seconds") else "failed"
+        status = "timeout" if why.startswith("over its limit") else "failed"
         document = Document(self.inputs.hashes.get(file, ""), file.name, status, warnings=(why,))
         # What could not be written before may fail again; anything else that keeps it from disk is an error.
         with contextlib.suppress(OSError) if file in self.problems else contextlib.nullcontext():

@@ -95,7 +95,7 @@ class Reader:
         except pypdfium2.PdfiumError as error:
             if error.err_code in _PASSWORD_ERRORS:
                 return Opened(0, "encrypted", [self._locked()])
-            pages = poppler_pages(self.path)
+            pages = poppler_pages(self.path, self.settings.worker_memory)
             if not pages:
                 return Opened(0, "corrupt", [f"cannot be opened: {error}"])
             self._broken = True
@@ -224,7 +224,8 @@ class Reader:
         import numpy as np
 
         opened = not self._broken
-        image = page_image(self.path, page, number, scale, self.engines.render, self._password, opened)
+        memory = self.settings.worker_memory
+        image = page_image(self.path, page, number, scale, self.engines.render, self._password, opened, memory)
         return np.ascontiguousarray(np.rot90(image, -(turned // 90))) if turned else image
 
     def _ocr(self, page: Any, number: int) -> ocr.OcrPage:

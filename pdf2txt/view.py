@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 DPI = 90
 _LONGEST = 1600  # pixels of an image's longer side
 _QUALITY = 72  # of JPEG
+_REOPEN = 64  # pages after which the file is opened anew: pdfium keeps what it has parsed until it is closed
 _INSIDE = 24  # pages at most whose images are part of the HTML file: about 3 MB
 _REMOVED = ("header", "footer", "page-number", "line-number")
 
@@ -186,15 +187,21 @@ class _Images:
     """Pages drawn one at a time."""
 
     def __init__(self, file: Path, folder: Path | None, passwords: Path | None) -> None:
-        self.file, self.folder = file, folder
+        self.file, self.folder, self.passwords = file, folder, passwords
         self.pdf: Any = None
         self.password: str | None = None
+        self.drawn = 0  # pages since the file was opened
+        self._open()
+
+    def _open(self) -> None:
+        self.drawn = 0
         with suppress(Exception):  # what cannot be opened cannot be shown; the document's warnings say why
-            self.pdf, self.password = open_pdf(file, passwords)
+            self.pdf, self.password = open_pdf(self.file, self.passwords)
 
     def close(self) -> None:
         if self.pdf is not None:
             self.pdf.close()
+            self.pdf = None
 
     def source(self, page: Page) -> str:
         """What to put into ``src``, "" for a page that cannot be drawn."""
@@ -214,6 +221,10 @@ class _Images:
         import numpy as np
         from PIL import Image
 
+        if self.drawn >= _REOPEN:
+            self.close()
+            self._open()
+        self.drawn += 1
         scale = min(DPI / 72, _LONGEST / max(page.width, page.height))
         drawn: Any = self.pdf[page.number - 1] if self.pdf is not None else None
         try:

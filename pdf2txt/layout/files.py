@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from pdf2txt.errors import UserError
 
@@ -47,7 +50,7 @@ def transformers_files(directory: Path) -> ModelFiles:
             f"{setting} holds no preprocessor_config.json, so how to resize pages is unknown",
             "copy all files of the model there",
         )
-    config = _json(directory / "config.json", setting)
+    config = _tree(directory / "config.json", json.loads, setting, "copy the file again")
     labels = config.get("id2label")
     if not isinstance(labels, dict) or not labels:
         count = config.get("num_labels", 2)  # the default of PretrainedConfig
@@ -88,37 +91,36 @@ def _named_weights(config: Path, named: str, setting: str) -> Path:
 
 def _model_section(config: Path, setting: str, files: dict[str, Path]) -> dict[str, Any]:
     """The section MODEL of a configuration over that of the one it is based on, two levels deep."""
-    import yaml
-
     if config in files.values():
         raise UserError(f"{setting} is based on itself", "correct its _BASE_")
     files["config" if not files else f"base-{len(files)}"] = config
-    try:
-        tree = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, OSError, ValueError) as error:
-        raise UserError(f"{setting}: {config.name} cannot be read: {_line(error)}", "correct the file") from error
-    if not isinstance(tree, dict) or not isinstance(tree.get("MODEL", {}), dict):
-        raise UserError(f"{setting}: {config.name} is no configuration of detectron2", "name its .yaml file")
+    remedy = "correct the file, or name detectron2's .yaml file"
+    tree = _tree(config, yaml.safe_load, setting, remedy)
+    section = tree.get("MODEL", {})
+    if not isinstance(section, dict):
+        raise UserError(f"{setting}: MODEL of {config.name} is no section", remedy)
     model: dict[str, Any] = {}
     if base := tree.get("_BASE_"):
         path = (config.parent / Path(str(base)).expanduser()).resolve()
         if not path.is_file():
             raise UserError(f"{setting}: _BASE_ {base} of {config.name} does not exist", f"copy it to {path}")
         model = _model_section(path, setting, files)
-    for key, value in tree.get("MODEL", {}).items():
+    for key, value in section.items():
         model[key] = {**(model.get(key) or {}), **value} if isinstance(value, dict) else value
     return model
 
 
-def _json(path: Path, setting: str) -> dict[str, Any]:
+def _tree(path: Path, parse: Callable[[str], Any], setting: str, remedy: str) -> dict[str, Any]:
+    """The mapping that a file of JSON or YAML holds.
+
+    Raises:
+        UserError: it cannot be read, or holds something else.
+    """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{setting}: {path.name} cannot be read: {_line(error)}", "copy the file again") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{setting}: {path.name} is no configuration", "copy the file again")
-    return found
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        tree = parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{setting}: {path.name} cannot be read: {why}", remedy) from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{setting}: {path.name} is no configuration", remedy)
+    return tree

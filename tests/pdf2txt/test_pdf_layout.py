@@ -399,7 +399,7 @@ def test_a_detectron2_configuration_is_known_with_its_bases(configured, tmp_path
         ("b.yaml", "MODEL: {}", "names no weights"),
         ("b.yaml", "_BASE_: a.yaml", "based on itself"),
         ("b.yaml", "MODEL: {WEIGHTS: w.pth}", "has 80 classes, the labels of publaynet are 5"),
-        ("b.yaml", "- a list", "no configuration of detectron2"),
+        ("b.yaml", "- a list", "b.yaml is no configuration"),
         ("b.yaml", "{", "cannot be read"),
         ("a.yaml", "_BASE_: c.yaml", "_BASE_ c.yaml of a.yaml does not exist"),
     ],
