@@ -110,7 +110,7 @@ def _progress(err: Console) -> Iterator[Callable[..., None]]:
     def report(event: str, **fields: Any) -> None:
         nonlocal last_line
         if event == "progress":
-            count = f"{fields['done']:,}/{fields['total']:,} documents, {fields['pages']:,} pages"
+            count = f"{fields['done']:,}/{fields['total']:,} documents, pages: {fields['pages']:,}"
             bar.update(task, completed=fields["done"], total=fields["total"], count=count)
             if bar.disable and time.monotonic() - last_line > _LINE_SECONDS:
                 last_line = time.monotonic()

@@ -214,9 +214,9 @@ class DocumentBuilder:
         text = pa.Array.from_buffers(pa.large_string(), 1, [None, offsets, pa.py_buffer(bytes(self.text))])
         pages = pa.array([[asdict(page) for page in self.pages]], schema.field("pages").type)
         row = {
-            "doc_id": [sha256[:16]], "sha256": [sha256], "source": [source], "status": [status],
+            "doc_id": [sha256[:16]], "sha256": [sha256], "source": [encodable(source)], "status": [status],
             "language": [language], "n_pages": [len(self.pages)], "text": text, "pages": pages, "blocks": blocks,
-            "paragraphs": paragraphs, "warnings": [list(warnings)],
+            "paragraphs": paragraphs, "warnings": [list(map(encodable, warnings))],
         }  # fmt: skip
         return pa.table(row, schema=schema)
 
@@ -239,11 +239,18 @@ def _list_of(kind: Any, columns: list[Any]) -> Any:
     return pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
 
 
+def encodable(text: str) -> str:
+    """``text`` of the same length in UTF-8; names of files and some PDFs' letters are not."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def as_table(document: Document) -> pa.Table:
     """The row of one document."""
     import pyarrow as pa
 
     row = {"doc_id": document.doc_id, "n_pages": document.n_pages, **document.to_dict()}
+    row |= {"source": encodable(document.source), "text": encodable(document.text)}
+    row["warnings"] = list(map(encodable, document.warnings))
     return pa.Table.from_pylist([row], schema=arrow_schema())
 
 

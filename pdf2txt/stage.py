@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pdf2txt.engines import describe
 from pdf2txt.pool import Job, Outcome, convert_all
-from pdf2txt.schema import CONVERTED, facts, read_unit, write_tables
+from pdf2txt.schema import CONVERTED, encodable, facts, read_unit, write_tables
 from pdf2txt.settings import Pdf2txtSettings
 from pdf2txt.units import READING, Units, digest
 
@@ -196,7 +196,7 @@ class Converter:
             table, seconds = read_unit(self.results[sha256])
             # The unit may come from another run, where the same bytes had another name.
             at = table.schema.get_field_index("source")
-            yield table.set_column(at, table.schema.field(at), [[sources[sha256].name]]), seconds
+            yield table.set_column(at, table.schema.field(at), [[encodable(sources[sha256].name)]]), seconds
 
 
 class _Progress:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import os
 import shutil
 import uuid
 from collections import Counter
@@ -214,8 +215,8 @@ class _Images:
         if self.folder is None:
             return "data:image/jpeg;base64," + base64.b64encode(data).decode()
         (self.folder / f"{page.number:04d}.jpg").write_bytes(data)
-        # A "#" or "?" in the document's name would end the path.
-        return quote(f"{self.folder.name}/{page.number:04d}.jpg")
+        # A "#" or "?" in the document's name would end the path; the name need not be UTF-8.
+        return quote(os.fsencode(f"{self.folder.name}/{page.number:04d}.jpg"))
 
     def _jpeg(self, page: Page) -> bytes:
         import numpy as np

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_to_bytes
 
 import numpy as np
 import pypdfium2
@@ -114,7 +115,7 @@ def test_it_shows_order_kinds_text_and_what_was_left_out(typeset, tmp_path: Path
 
 
 def test_nothing_of_the_document_becomes_markup(tmp_path: Path):
-    evil = "<script>alert(1)</script> \"quoted\" 'single' & <img src=x onerror=alert(2)> \x00"
+    evil = "<script>alert(1)</script> \"quoted\" 'single' & <img src=x onerror=alert(2)> \ud800\x00"
     block = Block(1, 'text" onmouseover="alert(3)', (1, 1, 5, 5), 0, len(evil), 0.5)
     page = Page(1, 10, 10, 0, evil, 0.5, 0, len(evil))
     document = Document("a" * 64, f"{evil}.pdf", "partial", evil, 'en"><b>', (page,), (block,), (), (evil,))
@@ -159,3 +160,19 @@ def test_a_page_that_cannot_be_drawn_still_shows_its_text(typeset, tmp_path: Pat
     seen = Seen(write_view(as_table(document), path, tmp_path / "view.html"))
     assert not seen.images and len(seen.boxes) == len(document.blocks)
     assert "cannot be drawn" in (tmp_path / "view.html").read_text()
+
+
+def test_a_name_that_is_not_utf8(typeset, tmp_path: Path):
+    """Neither is any other document lost, nor the images of a long one."""
+    source = "#set page(width: 200pt, height: 100pt)\n" + "#pagebreak()".join(map(str, range(1, 31)))
+    (tmp_path / "in").mkdir()
+    typeset(source).rename(tmp_path / "in" / os.fsdecode(b"caf\xe9.pdf"))
+    (tmp_path / "in" / os.fsdecode(b"broken \xe9.pdf")).write_bytes(b"%PDF-1.4 and no more")
+    (tmp_path / "in" / "note.txt").write_text("A note.")
+    out = tmp_path / "out"
+    result = convert_folder([tmp_path / "in"], out, workers=1, settings=GEOMETRY, view=True, jsonl=out / "all.jsonl")
+    assert [d["status"] for d in result["documents"]] == ["corrupt", "ok", "ok"]
+    assert len((out / "all.jsonl").read_text().splitlines()) == 2
+    seen = Seen(out / os.fsdecode(b"caf\xe9.html"))
+    assert len(seen.images) == 30
+    assert all((out / os.fsdecode(unquote_to_bytes(source))).is_file() for source in seen.images)
