@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -218,6 +219,7 @@ class _Writer:
         if self._path(file, ".json").exists():  # of an earlier conversion, whose other files may be of another form
             for suffix in _SUFFIXES:
                 self._path(file, suffix).unlink(missing_ok=True)
+            shutil.rmtree(self._path(file, "_view"), ignore_errors=True)  # images of its HTML page
         text_file: Path | None = None
         if known["status"] in CONVERTED:
             text_file = self._path(file, ".md" if self.settings.format == "markdown" else ".txt")

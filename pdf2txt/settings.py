@@ -140,8 +140,8 @@ class Pdf2txtSettings(BaseModel):
     worker_memory: float = Field(
         default=4.0,
         gt=0,
-        description="Gigabytes that one worker process and the poppler that it runs may take; a page that needs more is "
-        "left out with a warning and its document becomes `partial`.",
+        description="Gigabytes that one worker process and the poppler that it runs may take; a page that needs more "
+        "is left out with a warning and its document becomes `partial`.",
         json_schema_extra={"digest": False},
     )
     workers: int = Field(

@@ -117,7 +117,7 @@ def test_it_shows_order_kinds_text_and_what_was_left_out(typeset, tmp_path: Path
 def test_nothing_of_the_document_becomes_markup(tmp_path: Path):
     evil = "<script>alert(1)</script> \"quoted\" 'single' & <img src=x onerror=alert(2)> \ud800\x00"
     block = Block(1, 'text" onmouseover="alert(3)', (1, 1, 5, 5), 0, len(evil), 0.5)
-    page = Page(1, 10, 10, 0, evil, 0.5, 0, len(evil))
+    page = Page(1, 10, 10, 0, evil.replace("\ud800", ""), 0.5, 0, len(evil))  # made by us, not by the file
     document = Document("a" * 64, f"{evil}.pdf", "partial", evil, 'en"><b>', (page,), (block,), (), (evil,))
     seen = Seen(write_view(as_table(document), tmp_path / "none.pdf", tmp_path / "view.html"))
     assert seen.tags.count("script") == 1 and "img" not in seen.tags
@@ -164,7 +164,9 @@ def test_a_page_that_cannot_be_drawn_still_shows_its_text(typeset, tmp_path: Pat
 
 def test_a_name_that_is_not_utf8(typeset, tmp_path: Path):
     """Neither is any other document lost, nor the images of a long one."""
-    source = "#set page(width: 200pt, height: 100pt)\n" + "#pagebreak()".join(map(str, range(1, 31)))
+    source = "#set page(width: 200pt, height: 100pt)\n" + "#pagebreak()".join(
+        f"Page {n} of the ledger." for n in range(1, 31)
+    )
     (tmp_path / "in").mkdir()
     typeset(source).rename(tmp_path / "in" / os.fsdecode(b"caf\xe9.pdf"))
     (tmp_path / "in" / os.fsdecode(b"broken \xe9.pdf")).write_bytes(b"%PDF-1.4 and no more")
@@ -176,3 +178,6 @@ def test_a_name_that_is_not_utf8(typeset, tmp_path: Path):
     seen = Seen(out / os.fsdecode(b"caf\xe9.html"))
     assert len(seen.images) == 30
     assert all((out / os.fsdecode(unquote_to_bytes(source))).is_file() for source in seen.images)
+    convert_folder([tmp_path / "in"], out, workers=1, settings=GEOMETRY)
+    # Nothing of an earlier page stays.
+    assert not list(out.glob("*.html")) and not list(out.glob("*_view"))
