@@ -19,7 +19,6 @@ from pdf2txt.settings import Pdf2txtSettings
 from pdf2txt.sidecar import write_json, write_text
 from pdf2txt.sources import find_sources
 from pdf2txt.units import digest, write_atomic
-from pdf2txt.view import write_view
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -95,6 +94,8 @@ def convert_folder(
                 try:
                     entries[file] = _write(table, file, out, names[file], page_breaks, seconds, settings.format)
                     if view and document:
+                        from pdf2txt.view import write_view  # loads what reads PDFs, which is the workers' work
+
                         write_view(document, file, out / f"{names[file]}.html", settings.passwords)
                 except (OSError, MemoryError, DrawingTimeout) as error:  # of one document: the others are written
                     problems[file] = f"cannot be written: {error}"

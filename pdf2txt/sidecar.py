@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _CHARACTERS = 100_000  # written at a time
-_SLICE = 1000  # list entries that are objects in memory at a time
+_SLICE = 1000  # list entries that are objects in memory, and written, at a time
+_FIRST = {"pages": "number", "blocks": "page", "paragraphs": "start"}  # of an entry's names; none within it has it
 
 
 def write_text(path: Path, table: pa.Table, page_breaks: bool) -> None:
@@ -44,17 +45,19 @@ def _json(table: pa.Table) -> Iterator[str]:
         yield json.dumps(text[start : start + _CHARACTERS], ensure_ascii=False)[1:-1]
     yield '"'
     del text
-    for name in ("pages", "blocks", "paragraphs"):
+    for name, first in _FIRST.items():
         yield f',\n"{name}": ['
         separator = "\n"
-        for item in _items(table[name]):
-            yield separator + json.dumps(item, ensure_ascii=False)
+        for entries in _slices(table[name]):
+            # One call for all of them, as a call takes longer than an entry; each then gets its line.
+            line = f'{{"{first}": '
+            yield separator + json.dumps(entries, ensure_ascii=False)[1:-1].replace(f", {line}", f",\n{line}")
             separator = ",\n"
         yield "]"
     yield "\n}\n"
 
 
-def _items(column: Any) -> Iterator[dict[str, Any]]:
+def _slices(column: Any) -> Iterator[list[dict[str, Any]]]:
     values = column[0].values
     for start in range(0, len(values), _SLICE):
-        yield from values.slice(start, _SLICE).to_pylist()
+        yield values.slice(start, _SLICE).to_pylist()

@@ -85,6 +85,7 @@ class _Desk:
     """The document at hand: kept from one task to the next, so that its file is opened and hashed once."""
 
     def __init__(self, start: dict[str, Any], say: Callable[..., None]) -> None:
+        import pdf2txt.convert  # noqa: F401  before the first task comes: this worker may have been started ahead
         from pdf2txt.settings import Pdf2txtSettings
 
         self.start, self.say = start, say
