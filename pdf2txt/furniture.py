@@ -152,7 +152,8 @@ def candidates(page: PageLines) -> list[Candidate]:
             out.append(
                 Candidate(
                     row.text, _key(row.text), top, rank, row.cy if top else page.height - row.cy,
-                    _LEVEL * page.height, gap, alone[rank], _number(parts), block, witnesses, tuple(index[id(a)] for a in parts),
+                    _LEVEL * page.height, gap, alone[rank], _number(parts), block, witnesses,
+                    tuple(index[id(a)] for a in parts),
                 )
             )  # fmt: skip
     return out

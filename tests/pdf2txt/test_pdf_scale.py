@@ -270,7 +270,7 @@ def test_every_page_block_and_paragraph_has_a_line_of_its_own(book: Path, tmp_pa
     sidecar.write_json(tmp_path / "book.json", as_table(document))
     written = (tmp_path / "book.json").read_text()
     assert Document.from_dict(json.loads(written)) == document
-    lines = [line.rstrip(",") for line in written.splitlines() if line.startswith("{") and len(line) > 1]
+    lines = [line.rstrip(",]") for line in written.splitlines() if line.startswith("{") and len(line) > 1]
     entries = [*document.pages, *document.blocks, *document.paragraphs]
     assert [json.loads(line) for line in lines] == json.loads(json.dumps([asdict(entry) for entry in entries]))
 
