@@ -152,14 +152,15 @@ class _Writer:
                 self.out.put(piece.text)
                 ends[piece.block] = self.out.length
             self.out.put(piece.after)
+        places = []
         for k, block in enumerate(blocks):
             if k not in starts:
                 continue
-            self.out.block(Block(block.page, block.kind, block.box, starts[k], ends[k], block.confidence))
+            places.append(Place(block.page, block.box))
+            self.out.block(Block(block.page, block.kind, places[-1].box, starts[k], ends[k], block.confidence))
             span = self.spans.setdefault(block.page, [starts[k], ends[k]])
             span[1] = ends[k]
-        places = tuple(Place(b.page, b.box) for k, b in enumerate(blocks) if k in starts)
-        self.out.paragraph(Paragraph(begin, self.out.length, places))
+        self.out.paragraph(Paragraph(begin, self.out.length, tuple(places)))
 
     def finish(self) -> DocumentBuilder:
         out, at = self.out, 0

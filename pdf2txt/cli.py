@@ -19,7 +19,6 @@ from pdf2txt.settings import Pdf2txtSettings
 from pdf2txt.sidecar import write_json, write_text
 from pdf2txt.sources import find_sources
 from pdf2txt.units import digest, write_atomic
-from pdf2txt.view import write_view
 
 if TYPE_CHECKING:
     import pyarrow as pa

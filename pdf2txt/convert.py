@@ -227,7 +227,7 @@ class Conversion:
         headings: list[list[Any] | None] = []
         for number in range(first, last + 1):
             page = self._page(number)
-            key = f"{decided['key']} {page.lost}"  # a page left out this time may be there the next
+            key = [decided["key"], page.lost]  # a page left out this time may be there the next
             shaped = self.spool.get("shaped", number)
             if shaped is None or shaped["key"] != key:
                 self.on_page(number, total, "order")
@@ -256,15 +256,13 @@ class Conversion:
         def pages() -> Iterator[tuple[PageInfo, list[RawBlock]]]:
             nonlocal lost
             for number in range(1, total + 1):
-                page = self._page(number)
                 shaped = self.spool.get("shaped", number)
-                if page.lost:
+                if shaped["lost"]:
                     lost += 1
-                    warnings.append(f"page {number}: {page.lost}")
-                warnings.extend(page.warnings + shaped["warnings"])
+                    warnings.append(f"page {number}: {shaped['lost']}")
+                warnings.extend(shaped["warnings"])
                 taken = tuple((kind, unpack_line(line)) for kind, line in shaped["furniture"])
-                info = PageInfo(number, page.width, page.height, page.rotation, page.origin, page.confidence, taken)
-                yield info, _blocks(number, shaped)
+                yield PageInfo(number, *shaped["seen"], taken), _blocks(number, shaped)
 
         style = Style(decided["size"], decided["bold"])
         builder = assemble(pages(), vocabulary, style, self.settings.format, self._outline(style))
@@ -276,7 +274,7 @@ class Conversion:
 
     def _status(self, lost: int, total: int, length: int, warnings: list[str]) -> str:
         if lost:
-            over_time = self.skip and all(why.endswith("CPU seconds") for why in self.skip.values())
+            over_time = self.skip and all(why.startswith("over its limit") for why in self.skip.values())
             if lost < total and length and lost <= self.settings.error_budget * total:
                 return "partial"
             if lost < total and length:
@@ -346,7 +344,9 @@ class Conversion:
         return {
             "blocks": [[b.kind, b.region, [pack_line(line) for line in b.lines]] for b in blocks],
             "furniture": [[kind, pack_line(line)] for kind, line in aside],
-            "warnings": warnings,
+            "seen": [page.width, page.height, page.rotation, page.origin, page.confidence],
+            "lost": page.lost,
+            "warnings": page.warnings + warnings,
         }
 
     def _regions(self, page: PageRead, lines: PageLines, warnings: list[str]) -> list[Region]:

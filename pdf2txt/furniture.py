@@ -79,6 +79,7 @@ class Candidate:
     """
 
     text: str
+    key: str  # the same for the same words beside other numbers
     top: bool
     rank: int  # 0: the outermost row
     away: float  # from the page's edge to the row's middle, points
@@ -94,10 +95,6 @@ class Candidate:
     def from_json(cls, values: list[Any]) -> Candidate:
         """From ``astuple`` gone through JSON."""
         return cls(*(tuple(v) if isinstance(v, list) else v for v in values))  # type: ignore[arg-type]
-
-    @property
-    def key(self) -> str:
-        return re.sub(r"[\W_]+", "", re.sub(r"\d+|\b[ivxlc]+\b", "#", self.text.casefold()).replace("#", "0"))
 
 
 Row = tuple[str, tuple[int, ...]]  # (kind, indices into ``PageLines.lines``)
@@ -154,11 +151,16 @@ def candidates(page: PageLines) -> list[Candidate]:
             block, witnesses = blocks.get(rank, (_INNER, ()))
             out.append(
                 Candidate(
-                    row.text, top, rank, row.cy if top else page.height - row.cy, _LEVEL * page.height, gap,
-                    alone[rank], _number(parts), block, witnesses, tuple(index[id(a)] for a in parts),
+                    row.text, _key(row.text), top, rank, row.cy if top else page.height - row.cy,
+                    _LEVEL * page.height, gap, alone[rank], _number(parts), block, witnesses,
+                    tuple(index[id(a)] for a in parts),
                 )
             )  # fmt: skip
     return out
+
+
+def _key(text: str) -> str:
+    return re.sub(r"[\W_]+", "", re.sub(r"\d+|\b[ivxlc]+\b", "#", text.casefold()).replace("#", "0"))
 
 
 def decide(pages: list[list[Candidate]]) -> list[list[Row]]:

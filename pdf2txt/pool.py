@@ -35,6 +35,7 @@ _RECYCLE = 5000  # pages after which a worker is replaced: a new one takes a sec
 _GROWN = 0.5  # or sooner if it has grown to this share of its memory limit
 _SHORT = 4  # pages up to which a document is one task even where workers are idle
 _LONG = 64  # pages from which it is divided even where they are not
+_BIG = 1_000_000  # bytes of a file that is likely to be divided
 
 
 @dataclass
@@ -258,15 +259,26 @@ class _Pool:
             while self.idle and self._is_old(self.idle[-1]):
                 self._dismiss(self.idle[-1])
             if not self.idle:
-                worker = self.spawn()
-                self.selector.register(worker.replies, selectors.EVENT_READ, worker)
-                self.idle.append(worker)
+                self._spawn()
             worker = self.idle.pop()
             self.busy.append(worker)
             others_wait = len(self.waiting) + len(self.busy) > self.count
             worker.start(task, _LONG if others_wait else _SHORT)
             if task.deaths and not self.waiting:
                 break  # nothing else beside it
+            if task.step == "whole" and not self.waiting and len(self.busy) < self.count and not self.idle:
+                self._help_ahead(task.job)
+
+    def _spawn(self) -> None:
+        worker = self.spawn()
+        self.selector.register(worker.replies, selectors.EVENT_READ, worker)
+        self.idle.append(worker)
+
+    def _help_ahead(self, job: Job) -> None:
+        """Start a further worker while another is still opening a big file, which it will then help to read."""
+        with contextlib.suppress(OSError):  # that it is gone is noticed by the one that opens it
+            if job.path.stat().st_size >= _BIG:
+                self._spawn()
 
     def _is_old(self, worker: _Worker) -> bool:
         if worker.pages > _RECYCLE:

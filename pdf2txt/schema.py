@@ -8,7 +8,7 @@ Offsets (``start``, ``end``) are character positions into ``Document.text``, end
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -186,7 +186,10 @@ class DocumentBuilder:
         columns["places"].append(len(columns["page"]))
 
     def table(self, sha256: str, source: str, status: str, language: str, warnings: Iterable[str]) -> pa.Table:
-        """One row; blocks ordered by page and span, pages as they came."""
+        """One row; blocks ordered by page and span, pages as they came.
+
+        Made of buffers alone: ``pyarrow.array`` imports pandas where it is installed, half a second.
+        """
         import numpy as np
         import pyarrow as pa
 
@@ -196,47 +199,74 @@ class DocumentBuilder:
         numbers = {name: column[order] for name, column in numbers.items()}
         boxes = np.frombuffer(self._boxes, np.float32).reshape(-1, 4)[order]
         blocks = _list_of(schema.field("blocks").type, [
-            pa.array(numbers["page"].astype(np.int32)),
-            pa.DictionaryArray.from_arrays(pa.array(numbers["kind"]), list(KINDS)).cast(pa.string()),
-            _box_array(boxes), pa.array(numbers["start"]), pa.array(numbers["end"]),
-            pa.array(np.frombuffer(self._confidences, np.float32)[order]),
+            _numbers(numbers["page"], np.int32),
+            pa.DictionaryArray.from_arrays(_numbers(numbers["kind"], np.int64), _strings(KINDS)).cast(pa.string()),
+            _box_array(boxes), _numbers(numbers["start"], np.int64), _numbers(numbers["end"], np.int64),
+            _numbers(np.frombuffer(self._confidences, np.float32)[order], np.float32),
         ])  # fmt: skip
         columns = {name: np.frombuffer(column, np.int64) for name, column in self._paragraphs.items()}
         places = pa.StructArray.from_arrays(
-            [pa.array(columns["page"].astype(np.int32)), _box_array(np.frombuffer(self._places, np.float32))],
+            [_numbers(columns["page"], np.int32), _box_array(np.frombuffer(self._places, np.float32))],
             fields=list(_struct(schema.field("paragraphs").type.value_type.field("places").type.value_type)),
         )
         paragraphs = _list_of(schema.field("paragraphs").type, [
-            pa.array(columns["start"]), pa.array(columns["end"]),
-            pa.ListArray.from_arrays(pa.array(columns["places"].astype(np.int32)), places),
+            _numbers(columns["start"], np.int64), _numbers(columns["end"], np.int64),
+            pa.ListArray.from_arrays(_numbers(columns["places"], np.int32), places),
         ])  # fmt: skip
-        offsets = pa.py_buffer(np.array([0, len(self.text)], np.int64).tobytes())
+        offsets = pa.py_buffer(np.array([0, len(self.text)], np.int64))
         text = pa.Array.from_buffers(pa.large_string(), 1, [None, offsets, pa.py_buffer(bytes(self.text))])
-        pages = pa.array([[asdict(page) for page in self.pages]], schema.field("pages").type)
-        row = {
-            "doc_id": [sha256[:16]], "sha256": [sha256], "source": [encodable(source)], "status": [status],
-            "language": [language], "n_pages": [len(self.pages)], "text": text, "pages": pages, "blocks": blocks,
-            "paragraphs": paragraphs, "warnings": [list(map(encodable, warnings))],
-        }  # fmt: skip
-        return pa.table(row, schema=schema)
+        said = _strings([encodable(warning) for warning in warnings])
+        row = [
+            *(_strings([value]) for value in (sha256[:16], sha256, encodable(source), status, language)),
+            _numbers([len(self.pages)], np.int32), text, self._page_array(schema.field("pages").type), blocks,
+            paragraphs, pa.ListArray.from_arrays(_numbers([0, len(said)], np.int32), said),
+        ]  # fmt: skip
+        return pa.Table.from_arrays(row, schema=schema)
+
+    def _page_array(self, kind: Any) -> Any:
+        columns = []
+        for part in _struct(kind.value_type):
+            values = [getattr(page, part.name) for page in self.pages]
+            columns.append(_strings(values) if part.name == "origin" else _numbers(values, part.type.to_pandas_dtype()))
+        return _list_of(kind, columns)
 
 
 def _struct(kind: Any) -> Iterator[Any]:
     return (kind.field(k) for k in range(kind.num_fields))
 
 
-def _box_array(values: Any) -> Any:
+def _numbers(values: Any, kind: Any) -> Any:
+    """The array of ``values``, as numbers of the numpy type ``kind``."""
+    import numpy as np
     import pyarrow as pa
 
-    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), 4)
+    column = np.ascontiguousarray(values, kind)
+    return pa.Array.from_buffers(pa.from_numpy_dtype(column.dtype), len(column), [None, pa.py_buffer(column)])
+
+
+def _strings(values: Sequence[str]) -> Any:
+    import numpy as np
+    import pyarrow as pa
+
+    data = [value.encode() for value in values]
+    offsets = np.cumsum([0, *map(len, data)], dtype=np.int32)
+    return pa.Array.from_buffers(pa.string(), len(data), [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(data))])
+
+
+def _box_array(values: Any) -> Any:
+    import numpy as np
+    import pyarrow as pa
+
+    return pa.FixedSizeListArray.from_arrays(_numbers(values.reshape(-1), np.float32), 4)
 
 
 def _list_of(kind: Any, columns: list[Any]) -> Any:
     """A list array with one element: all rows of the struct that ``columns`` make."""
+    import numpy as np
     import pyarrow as pa
 
     values = pa.StructArray.from_arrays(columns, fields=list(_struct(kind.value_type)))
-    return pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
+    return pa.ListArray.from_arrays(_numbers([0, len(values)], np.int32), values)
 
 
 def encodable(text: str) -> str:
@@ -263,7 +293,7 @@ def facts(table: pa.Table) -> dict[str, Any]:
     origins = pc.struct_field(pc.list_flatten(table["pages"]), "origin")
     row |= {
         "pages": table["n_pages"][0].as_py(),
-        "pages_ocr": pc.sum(pc.not_equal(origins, "text-layer")).as_py() or 0,
+        "pages_ocr": sum(origin != "text-layer" for origin in origins.to_pylist()),
         "characters": pc.utf8_length(table["text"])[0].as_py(),
     }
     return dict(row)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import orjson
+
 from pdf2txt.schema import PAGE_BREAK, entries
 from pdf2txt.units import write_atomic_pieces
 
@@ -47,7 +49,7 @@ def _json(table: pa.Table) -> Iterator[str]:
         yield f',\n"{name}": ['
         separator = "\n"
         for item in entries(table, name):
-            yield separator + json.dumps(item, ensure_ascii=False)
+            yield separator + orjson.dumps(item).decode()
             separator = ",\n"
         yield "]"
     yield "\n}\n"

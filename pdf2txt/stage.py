@@ -194,9 +194,12 @@ class Converter:
     def tables_and_seconds(self, sources: Sources) -> Iterator[tuple[pa.Table, float]]:
         for sha256 in sorted(self.results):
             table, seconds = read_unit(self.results[sha256])
-            # The unit may come from another run, where the same bytes had another name.
-            at = table.schema.get_field_index("source")
-            yield table.set_column(at, table.schema.field(at), [[encodable(sources[sha256].name)]]), seconds
+            if table["source"][0].as_py() != (
+                name := encodable(sources[sha256].name)
+            ):  # in the run that the unit is of
+                at = table.schema.get_field_index("source")
+                table = table.set_column(at, table.schema.field(at), [[name]])
+            yield table, seconds
 
 
 class _Progress:

@@ -7,7 +7,7 @@ then tasks ``{"path", "sha256", "result", "unit", "folder", "skip", "rest", "ste
 page unit is made or reused, then one of ``done``, ``long`` (more pages than ``at_most``: to be divided),
 ``transient``, ``page-lost`` (transient, but without the page in flight it may go on). The result is a Parquet
 file, written whole or not at all. A process of its own (no fork, no shared memory): a page that crashes or hangs
-takes nothing with it, and a killed parent takes its workers along (not what poppler is drawing for them).
+takes nothing with it, and a killed parent takes its workers along.
 """
 
 from __future__ import annotations
@@ -85,6 +85,7 @@ class _Desk:
     """The document at hand: kept from one task to the next, so that its file is opened and hashed once."""
 
     def __init__(self, start: dict[str, Any], say: Callable[..., None]) -> None:
+        import pdf2txt.convert  # noqa: F401  before the first task comes: this worker may have been started ahead
         from pdf2txt.settings import Pdf2txtSettings
 
         self.start, self.say = start, say

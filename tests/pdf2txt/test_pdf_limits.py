@@ -39,10 +39,10 @@ class Misdeed:
 MISDEEDS = {
     "memory": Misdeed(
         "hoard = bytearray(b'x') * 600_000_000; time.sleep(120)", {"worker_memory": 0.5},
-        "over its limit of 0.5 GB of memory", "corrupt",
+        "over its limit of 0.5 GB of memory", "timeout",
     ),
     "silence": Misdeed(
-        "time.sleep(120)", {"page_seconds": 2.0}, "over its limit of 8 seconds, most of them asleep", "corrupt", 4
+        "time.sleep(120)", {"page_seconds": 2.0}, "over its limit of 8 seconds, most of them asleep", "timeout", 4
     ),
     "busy": Misdeed("while True: pass", {"page_seconds": 2.0}, "over its limit of 2 CPU seconds", "timeout"),
     "crash": Misdeed("os._exit(9)", {}, "its worker process died twice", "corrupt"),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 import pypdfium2
@@ -11,14 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pdf2txt import stage
+from pdf2txt import pool, sidecar, stage
 from pdf2txt.assemble import paragraphs
 from pdf2txt.blocks import RawBlock
 from pdf2txt.cli import convert_folder
 from pdf2txt.convert import Conversion, convert
 from pdf2txt.errors import UserError
 from pdf2txt.reading import PageRead, Reader
-from pdf2txt.schema import Document
+from pdf2txt.schema import Document, as_table
 from pdf2txt.settings import Pdf2txtSettings
 from pdf2txt.spans import Line
 from pdf2txt.spool import ranges
@@ -133,6 +136,38 @@ def test_one_long_document_keeps_both_workers_busy_and_survives_a_kill(book: Pat
     assert not any((tmp_path / "units" / "reading").iterdir())
 
 
+@pytest.mark.parametrize("big", [True, False])
+def test_a_second_worker_is_started_ahead_for_a_big_file_only(book: Path, tmp_path: Path, monkeypatch, big: bool):
+    happened: list[str] = []
+    spawn, divide = pool._Pool._spawn, pool._Pool._divide
+    monkeypatch.setattr(pool._Pool, "_spawn", lambda self: (happened.append("worker"), spawn(self))[1])
+    monkeypatch.setattr(pool._Pool, "_divide", lambda *args: (happened.append("divided"), divide(*args))[1])
+    monkeypatch.setattr(pool, "_BIG", book.stat().st_size + (not big))
+    result = convert_folder([book], tmp_path / "out", settings=GEOMETRY, workers=2)
+    assert result["documents"][0]["status"] == "ok"
+    assert happened[: happened.index("divided")] == ["worker"] * (1 + big) and happened.count("worker") == 2
+
+
+def test_a_document_is_converted_and_summed_up_without_pandas(book: Path, tmp_path: Path):
+    """pyarrow would import it, which takes as long as ten pages."""
+    pytest.importorskip("pandas")
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from pdf2txt.convert import Conversion
+        from pdf2txt.schema import facts, read_unit, write_unit
+        from pdf2txt.settings import Pdf2txtSettings
+        from pdf2txt.sidecar import write_json
+        table = Conversion(Path(sys.argv[1]), Pdf2txtSettings(layout="geometry", ocr="off"), Path(sys.argv[2])).whole()
+        table.validate(full=True)
+        write_unit(Path(sys.argv[2]) / "unit", table, 1.0)
+        table, _ = read_unit(Path(sys.argv[2]) / "unit")
+        write_json(Path(sys.argv[2]) / "json", table)
+        assert facts(table)["pages"] > 16 and "pandas" not in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", code, str(book), str(tmp_path / "doc")], check=True)
+
+
 def test_passwords_are_tried_in_turn(book: Path, tmp_path: Path):
     import pypdf
 
@@ -225,6 +260,19 @@ def test_memory_does_not_grow_with_the_pages(book: Path, tmp_path: Path):
             conversion.close()
     pages = table["n_pages"][0].as_py()
     assert (peaks[2] - peaks[1]) / (0.8 * pages) < 20_000  # bytes a page; as objects a page takes fifteen times that
+
+
+def test_every_page_block_and_paragraph_has_a_line_of_its_own(book: Path, tmp_path: Path, monkeypatch):
+    import json
+
+    document = convert(book, GEOMETRY)
+    monkeypatch.setattr(sidecar, "_SLICE", 7)  # a seam between slices is none between lines
+    sidecar.write_json(tmp_path / "book.json", as_table(document))
+    written = (tmp_path / "book.json").read_text()
+    assert Document.from_dict(json.loads(written)) == document
+    lines = [line.rstrip(",]") for line in written.splitlines() if line.startswith("{") and len(line) > 1]
+    entries = [*document.pages, *document.blocks, *document.paragraphs]
+    assert [json.loads(line) for line in lines] == json.loads(json.dumps([asdict(entry) for entry in entries]))
 
 
 def test_an_interrupted_command_goes_on_where_it_was(book: Path, tmp_path: Path, monkeypatch):
