@@ -2,7 +2,8 @@
 
 The document itself is the best witness: a word seen whole, or seen hyphenated in the middle of a line. Where
 it says nothing, the word frequencies of its language decide: how common the joined word is, how common its
-two parts are, and how readily those make joined words (``un-``, ``-ness``) or none (``self-``, ``-based``).
+two parts are, and how readily those make joined words (``un-``, ``-ness``) or hyphenated ones (``self-``,
+``-based``). Old books have more hyphens (``to-day``, ``sea-shore``): archaic words tell them.
 The weights of this evidence are those of a logistic regression on text that was broken into lines for that
 purpose; ``benchmarks/hyphens.py --fit`` makes them and the same script measures on other text.
 """
@@ -16,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
+from pdf2txt.compounds import Compounds, compounds
 from pdf2txt.lexicon import Lexicon, lexicon
 
 MARKS = "-\u2010\u2011\u00ad\x02"
@@ -27,7 +29,7 @@ _CHAIN = r"[^\W\d_]+(?:[-‐‑][^\W\d_]+)*"  # letters, perhaps with hyphens: "
 _WORD = re.compile(_CHAIN)
 _LEFT = re.compile(rf"({_CHAIN})$")
 _RIGHT = re.compile(rf"({_CHAIN})")
-_CAMEL = re.compile(r"[a-zß-ÿ][A-ZÀ-Þ]")
+_CAMEL = re.compile(r"[a-zß-ÿ][A-ZÀ-Þ]|[A-ZÀ-Þ]{2}[a-zß-ÿ]")  # "LaTeX", "SQLite"
 # An address that the line's end may have cut.
 _ADDRESS = re.compile(r"(https?:/?/?|www\.|doi\.org/|\b10\.\d{4,})\S*$")
 # A path, an option, a name of a program, a mail address: its hyphens are mostly its own.
@@ -55,6 +57,16 @@ _LINKS: Mapping[str, frozenset[str]] = {
 
 _TODAY = ("today", "tonight", "tomorrow")
 
+# Words that novels and sermons of the nineteenth century are full of and later prose seldom has.
+_ARCHAIC = frozenset(
+    _WORD.findall(
+        "upon thou thee thy thine ye hath doth shall whilst ere alas hither thither whither hence thence whence nay "
+        "aye yea unto betwixt oft forth madam sir lord lady gentleman gentlemen countenance parlour servant servants "
+        "exclaimed replied whom scarcely presently till"
+    )
+)
+_OLD_BOOK = 2.5  # archaic words in a thousand: three of four pages of novels before 1920, one of twenty later ones
+
 
 class Vocabulary:
     """Words that a document shows unbroken, with counts, and the language that decides where they do not.
@@ -68,10 +80,11 @@ class Vocabulary:
         self.hyphened: Counter[str] = Counter()  # "long-term", and the pairs of longer chains
         self._broken = False
         self._families: Counter[str] | None = None
+        self._archaic: float | None = None
 
     def add(self, lines: Iterable[str]) -> None:
         """Count the words of ``lines``, in reading order, but not those that a line's end breaks."""
-        self._families = None
+        self._families = self._archaic = None
         for line in lines:
             found = _WORD.findall(line.translate(_TIES))
             if self._broken:
@@ -95,7 +108,7 @@ class Vocabulary:
 
     def merge(self, other: Vocabulary) -> None:
         """Add the counts of another part of the document."""
-        self._families = None
+        self._families = self._archaic = None
         self.words.update(other.words)
         self.hyphened.update(other.hyphened)
         self.language = self.language or other.language
@@ -131,7 +144,7 @@ class Vocabulary:
             if len(a) < 2 or len(b) < 3:
                 return len(a) > 1
             return not (self.words[a] and self.words[b])
-        column = int(self.language in _LIKE_GERMAN)
+        column = 1 if self.language in _LIKE_GERMAN else 2 if compounds(self.language) is None else 0
         return sum(_WEIGHTS[name][column] * value for name, value in evidence.items()) <= 0
 
     def _seen(self, left: str, right: str) -> bool | None:
@@ -145,13 +158,24 @@ class Vocabulary:
             whole, hyphened = self.hyphened[left + right], self.hyphened[f"{left}-{right}"]
             if whole != hyphened:
                 return whole > hyphened
-        if a + b in _TODAY:  # "to-day" in old books; without one of the three in sight, the hyphen is the typesetter's
-            return sum(self.words[word] for word in _TODAY) >= sum(self.hyphened[f"to-{word[2:]}"] for word in _TODAY)
+        if a + b in _TODAY and self.language == "en":  # each of the three speaks for the others
+            whole = sum(self.words[word] for word in _TODAY)
+            hyphened = sum(self.hyphened[f"to-{word[2:]}"] for word in _TODAY)
+            return whole > hyphened if whole != hyphened else self.archaic() < _OLD_BOOK
         for form in (b, *_forms(b)):
             whole, hyphened = self.words[a + form], self.hyphened[f"{a}-{form}"]
             if whole != hyphened:
                 return whole > hyphened
         return None
+
+    def archaic(self) -> float:
+        """Archaic English words in a thousand, less where few words are known."""
+        if self.language != "en":
+            return 0.0
+        if self._archaic is None:
+            found = sum(self.words[word] for word in _ARCHAIC)
+            self._archaic = 1000 * found / (self.words.total() + 100)
+        return self._archaic
 
     def _evidence(self, left: str, right: str) -> dict[str, float] | None:
         """What speaks for and against a hyphen, as numbers; None without word frequencies."""
@@ -165,7 +189,11 @@ class Vocabulary:
                 self._families[first + "-"] += n
                 self._families["-" + rest.rpartition("-")[2]] += n
                 self._families[_OLD_STYLE] += n * (known.zipf(first + rest) > 3)
-        return _evidence(left, right, known, self.words, self._families)
+        evidence = _evidence(left, right, known, self.words, self._families)
+        hyphenated = compounds(self.language) or Compounds(())
+        return evidence | _hyphenated_evidence(
+            left, right, evidence, known, hyphenated, math.log1p(min(20.0, self.archaic()))
+        )
 
     def _forget(self) -> None:
         for counts in (self.words, self.hyphened):
@@ -234,6 +262,29 @@ def _evidence(
     }
 
 
+def _hyphenated_evidence(
+    left: str, right: str, words: Mapping[str, float], known: Lexicon, hyphenated: Compounds, archaic: float
+) -> dict[str, float]:
+    """What the list of hyphenated words and the age of the document add to the evidence of the ``words``."""
+    a, b = left.rsplit("-", 1)[-1].casefold(), right.split("-", 1)[0].casefold()
+    listed, unknown = hyphenated.has(a, b), words["whole unknown"]
+    begins, ends = hyphenated.begins(a), hyphenated.ends(b)
+    return {
+        "listed": listed,
+        "listed, whole over 2": listed * words["whole over 2"],
+        "begins hyphened": math.log1p(begins),
+        "ends hyphened": math.log1p(ends),
+        "rarer of both": math.log1p(min(begins, ends)),
+        "begins hyphened, whole unknown": unknown * math.log1p(begins),
+        "ends hyphened, whole unknown": unknown * math.log1p(ends),
+        "begins hyphened share": (begins + 0.5) / (begins + known.begins(a)[0] + 3),
+        "ends hyphened share": (ends + 0.5) / (ends + known.ends(b)[0] + 3),
+        "archaic": archaic,
+        "archaic, whole over 2": archaic * min(2.0, words["whole over 2"]),
+        "archaic, rarer part": archaic * words["rarer part"],
+    }
+
+
 def join(left: str, right: str, vocabulary: Vocabulary) -> tuple[str, str]:
     """Two consecutive lines of a paragraph: ``left`` without its hyphen where due, and what stands between.
 
@@ -261,7 +312,9 @@ def join(left: str, right: str, vocabulary: Vocabulary) -> tuple[str, str]:
         # "How_to_con-|tribute" was broken all the same.
         broken = known is not None and known.zipf((last + next_).casefold()) > 3
         return (stem if broken else stem + "-"), ""
-    capitals = last.isupper() and next_.isupper() and (len(last + next_) > 6 or (left + right).isupper())
+    capitals = last.isupper() and next_.isupper()
+    if capitals and len(last + next_) <= 6 and not (left + right).isupper():
+        capitals = known is not None and known.zipf((last + next_).casefold()) > 3  # "SE-|LECT", but "CD-|ROM"
     if second[0].isupper() and not capitals:
         # "Navier-|Stokes", "CD-|ROM"; but "La-|TeX" where the document has "LaTeX".
         camel = vocabulary.words[last + next_] and _CAMEL.search(last + next_)
@@ -284,44 +337,57 @@ def _suspended(stem: str, right: str, vocabulary: Vocabulary) -> bool:
 # Languages whose compounds are written like German ones, others are weighed like English.
 _LIKE_GERMAN = ("de", "nl", "sv", "da", "no", "nb", "nn", "fi", "hu", "is", "et")
 
-# By name of the evidence: for English, for German. The sum over 0 speaks for a hyphen.
-_WEIGHTS: dict[str, tuple[float, float]] = {
-    "one": (-5.64, 3.16),
-    "whole unknown": (-0.67, -0.49),
-    "whole": (-2.08, -1.55),
-    "whole over 2": (0.48, 0.94),
-    "whole over 3": (0.18, 1.36),
-    "whole over 4": (-1.69, -12.14),
-    "first unknown": (0.32, -1.26),
-    "second unknown": (1.31, -0.31),
-    "first": (0.19, 0.04),
-    "first over 4": (0.88, -0.16),
-    "first over 5.5": (-1.62, -0.26),
-    "second": (0.47, -0.25),
-    "second over 4": (0.28, 0.77),
-    "rarer part": (1.07, 0.9),
-    "rarer part over 2": (1.63, -0.91),
-    "rarer part over 3": (-2.36, -0.46),
-    "more than chance": (0.03, -0.42),
-    "rare part, whole unknown": (2.79, -0.31),
-    "begins": (-0.09, -0.41),
-    "begins known": (-0.57, -0.51),
-    "begins known share": (1.19, -0.24),
-    "ends": (-0.41, -0.52),
-    "ends known": (-0.68, -1.3),
-    "ends known share": (2.56, -2.08),
-    "ends known, whole unknown": (-0.42, 0.36),
-    "capital": (-4.36, -3.89),
-    "capital, whole unknown": (2.39, 0.01),
-    "capitals": (10.15, 6.83),
-    "first of 1": (12.37, 13.4),
-    "first of 2": (0.07, 0.15),
-    "second of 2": (4.19, 5.7),
-    "second of 3": (0.11, -0.11),
-    "first in document": (0.46, 0.87),
-    "second in document": (0.1, 0.51),
-    "first hyphened": (1.07, 0.98),
-    "second hyphened": (1.28, -0.16),
-    "old style": (0.12, 0.41),
-    "chain": (1.48, 1.92),
+# By name of the evidence: for English, for languages like German, for others, of which there is no list of compounds.
+# The sum over 0 speaks for a hyphen.
+_WEIGHTS: dict[str, tuple[float, float, float]] = {
+    "one": (-4.18, 3.16, -5.64),
+    "whole unknown": (1.04, -0.49, -0.67),
+    "whole": (-1.62, -1.55, -2.08),
+    "whole over 2": (0.21, 0.94, 0.48),
+    "whole over 3": (-0.65, 1.36, 0.18),
+    "whole over 4": (-0.48, -12.14, -1.69),
+    "first unknown": (-0.37, -1.26, 0.32),
+    "second unknown": (0.07, -0.31, 1.31),
+    "first": (0.55, 0.04, 0.19),
+    "first over 4": (-0.71, -0.16, 0.88),
+    "first over 5.5": (0.51, -0.26, -1.62),
+    "second": (0.4, -0.25, 0.47),
+    "second over 4": (-0.18, 0.77, 0.28),
+    "rarer part": (0.24, 0.9, 1.07),
+    "rarer part over 2": (2.58, -0.91, 1.63),
+    "rarer part over 3": (-3.04, -0.46, -2.36),
+    "more than chance": (0.17, -0.42, 0.03),
+    "rare part, whole unknown": (2.82, -0.31, 2.79),
+    "begins": (-0.21, -0.41, -0.09),
+    "begins known": (-1.26, -0.51, -0.57),
+    "begins known share": (1.56, -0.24, 1.19),
+    "ends": (-0.06, -0.52, -0.41),
+    "ends known": (-1.3, -1.3, -0.68),
+    "ends known share": (1.06, -2.08, 2.56),
+    "ends known, whole unknown": (-0.3, 0.36, -0.42),
+    "capital": (-1.89, -3.89, -4.36),
+    "capital, whole unknown": (-0.46, 0.01, 2.39),
+    "capitals": (9.78, 6.83, 10.15),
+    "first of 1": (10.26, 13.4, 12.37),
+    "first of 2": (0.01, 0.15, 0.07),
+    "second of 2": (1.63, 5.7, 4.19),
+    "second of 3": (0.02, -0.11, 0.11),
+    "first in document": (0.68, 0.87, 0.46),
+    "second in document": (0.49, 0.51, 0.1),
+    "first hyphened": (0.79, 0.98, 1.07),
+    "second hyphened": (0.55, -0.16, 1.28),
+    "old style": (-0.22, 0.41, 0.12),
+    "chain": (1.62, 1.92, 1.48),
+    "listed": (2.72, 0.0, 0.0),
+    "listed, whole over 2": (0.08, 0.0, 0.0),
+    "begins hyphened": (1.3, 0.0, 0.0),
+    "ends hyphened": (1.41, 0.0, 0.0),
+    "rarer of both": (-0.17, 0.0, 0.0),
+    "begins hyphened, whole unknown": (-0.35, 0.0, 0.0),
+    "ends hyphened, whole unknown": (-0.13, 0.0, 0.0),
+    "begins hyphened share": (-3.42, 0.0, 0.0),
+    "ends hyphened share": (-3.59, 0.0, 0.0),
+    "archaic": (-0.92, 0.0, 0.0),
+    "archaic, whole over 2": (0.19, 0.0, 0.0),
+    "archaic, rarer part": (0.3, 0.0, 0.0),
 }

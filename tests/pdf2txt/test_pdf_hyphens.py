@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pdf2txt import hyphens
+from pdf2txt.compounds import compounds
 from pdf2txt.hyphens import Vocabulary, join
 from pdf2txt.lexicon import lexicon
 
@@ -24,10 +25,11 @@ def joined(pair: str, language: str, *lines: str) -> str:
 
 ENGLISH = {
     "go": "exam-|ple infor-|mation some-|thing with-|out under-|stand hap-|piness lan-|guage's of-|ten "
-    "gram-|mars unfor-|tunately re-|main to-|gether after-|wards counter-|acting EX-|AMPLES "
+    "gram-|mars unfor-|tunately re-|main to-|gether after-|wards counter-|part EX-|AMPLES before-|hand "
     "CALIBRA-|TION clima-|tologists.net How_to_con-|tribute",
     "stay": "long-|term well-|known self-|made rule-|based user-|friendly twenty-|five half-|eaten cost-|effective "
-    "Navier-|Stokes CD-|ROM x-|ray state-|of-the-art mother-in-|law's risk-|averse non-|linear-looking",
+    "Navier-|Stokes CD-|ROM x-|ray state-|of-the-art mother-in-|law's risk-|averse non-|linear-looking "
+    "hard-|working hand-|crafted thread-|safe",
 }
 GERMAN = {
     "go": "Bei-|spiel Haupt-|straße Unter-|suchung Donaudampf-|schifffahrt mitein-|ander über-|legen "
@@ -52,6 +54,33 @@ def test_the_document_outvotes_the_frequencies():
     assert joined("cross-brow-|ser", "en", "cross-browser tests") == "cross-browser"
     assert joined("photo-|graphs", "en", "a photo-graph") == "photo-graphs"  # another form of the same word
     assert joined("La-|TeX", "de", "mit LaTeX gesetzt") == "LaTeX" and joined("La-|TeX", "de") == "La-TeX"
+
+
+def test_old_books_are_told_by_their_words():
+    old = "Upon my word, madam, whom thou lovest shall exclaimed alas." + 300 * " word"
+    assert joined("to-|day", "en", old) == "to-day" and joined("to-|day", "en", old, "today") == "today"
+    assert joined("to-|day", "en", "The file shall be sent today.") == "today"
+    assert joined("farm-|house", "en", old) == "farm-house" and joined("farm-|house", "en") == "farmhouse"
+    assert joined("house-|hold", "en", old) == "household"
+    assert Vocabulary("de").archaic() == 0
+    known = Vocabulary("en")
+    known.add([old])
+    before = known.archaic()
+    known.add(["the plain words of another page"] * 20)
+    assert before > known.archaic() > 0
+
+
+def test_capitals_inside_a_word_are_no_compound():
+    assert joined("SQ-|Lite", "en", "the library SQLite") == "SQLite" and joined("SQ-|Lite", "en") == "SQ-Lite"
+    assert joined("SE-|LECT", "en") == "SELECT" and joined("CD-|ROM", "en") == "CD-ROM"
+
+
+def test_a_list_of_compounds_knows_words_parts_and_endings():
+    listed = compounds("en")
+    assert listed is not None and compounds("de") is None and compounds("") is None
+    assert listed.has("long", "term") and listed.has("mother", "in") and listed.has("baby", "sitters")
+    assert not listed.has("exam", "ple")
+    assert listed.begins("self") > 50 > listed.begins("exam") == 0 and listed.ends("based") > 50 > listed.ends("ple")
 
 
 def test_suspended_hyphens_keep_their_space():
