@@ -189,6 +189,8 @@ class _Writer:
             try:
                 self.entries[file] = self._write(table, file, seconds)
                 if self.view:
+                    from pdf2txt.view import write_view  # loads what reads PDFs, which is the workers' work
+
                     write_view(table, file, self._path(file, ".html"), self.settings.passwords)
             except (OSError, MemoryError, DrawingTimeout) as error:  # of one document: the others are written
                 self.problems[file] = f"cannot be written: {error}"

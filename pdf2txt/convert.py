@@ -262,7 +262,9 @@ class Conversion:
                     warnings.append(f"page {number}: {shaped['lost']}")
                 warnings.extend(shaped["warnings"])
                 taken = tuple((kind, unpack_line(line)) for kind, line in shaped["furniture"])
-                yield PageInfo(number, *shaped["seen"], taken), _blocks(number, shaped)
+                width, height, rotation, origin, confidence = shaped["seen"]
+                info = PageInfo(number, width, height, rotation, origin, confidence, taken)
+                yield info, _blocks(number, shaped)
 
         style = Style(decided["size"], decided["bold"])
         builder = assemble(pages(), vocabulary, style, self.settings.format, self._outline(style))
