@@ -60,7 +60,7 @@ class Stage:
 
 
 # What loads a base model shapes every stage that reads one.
-MODEL_SOURCES = ("longlora/models.py", "longlora/gguf.py", "longlora/prompts.py")
+MODEL_SOURCES = ("longlora/models.py", "longlora/gguf.py", "longlora/prompts.py", "longlora/hardware.py")
 STAGES = (
     Stage("pdf2txt", "pdf2txt", "pdf2txt.stage", sources=("pdf2txt/**/*.py",)),
     Stage(
@@ -79,7 +79,7 @@ STAGES = (
         reads_model=True,
         sources=(
             "longlora/train/**/*.py",
-            "longlora/attention.py",
+            "longlora/attention/**/*.py",
             "longlora/rope.py",
             "longlora/adapters.py",
             *MODEL_SOURCES,

@@ -11,12 +11,13 @@ from typing import Any
 
 from longlora.errors import UserError
 from longlora.evaluation.data import Sources
-from longlora.evaluation.model import LanguageModel, content_digest, resolve_device, resolve_dtype
+from longlora.evaluation.model import LanguageModel, content_digest
 from longlora.evaluation.results import Measured, entry, sample_lines, short, table
 from longlora.evaluation.settings import EvaluateSettings
 from longlora.evaluation.statistics import Bootstrap
 from longlora.evaluation.tasks import TASKS, Context, Sample, Skipped, Task
 from longlora.evaluation.units import KIND, Units, data_digest, digest
+from longlora.hardware import resolve_device, resolve_dtype
 
 STAGE_VERSION = 2
 Report = Callable[..., None]

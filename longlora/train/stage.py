@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from longlora import adapters, attention, rope
 from longlora.errors import UserError
-from longlora.models import load_model, load_tokenizer
+from longlora.hardware import resolve_dtype
+from longlora.models import load_tokenizer
 from longlora.prompts import Template
 from longlora.train import data
 from longlora.train.checkpoints import file_sha256, sync
+from longlora.train.model import build_model, make_config
 from longlora.train.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ Report = Callable[..., None]
 
 def identity(settings: TrainSettings) -> dict[str, Any]:
     """What beyond the settings decides the output."""
-    return {"adapter_format": adapters.FORMAT_VERSION}
+    return {"adapter_format": adapters.FORMAT_VERSION, "dtype": resolve_dtype(settings.dtype)}
 
 
 def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Report) -> dict[str, Any]:
@@ -62,10 +64,12 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
 
     import torch
 
-    from longlora.train.trainer import LongTrainer, device_of, peak_memory
+    from longlora.train.metrics import peak_memory
+    from longlora.train.trainer import LongTrainer, device_of
 
     if settings.threads:
         torch.set_num_threads(settings.threads)
+    settings = settings.model_copy(update={"dtype": resolve_dtype(settings.dtype)})
     device = device_of(settings)
 
     # Data: samples -> packed rows -> the stream of all steps
@@ -98,13 +102,8 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
         report("warning", message=f"{output} is of other settings, data or base weights; it is trained anew")
 
     # Model: frozen base in settings.dtype, trained parts in fp32
-    attention.register()
     longest = max(sum(len(s) for s in row) for row in rows)
-    base = load_model(inputs["model"], dtype=settings.dtype, config=config, attn_implementation=attention.NAME)
-    check_head(base.config)
-    model = adapters.add_adapters(base, settings.lora, settings.trainable, seed=settings.seed)
-    if settings.gradient_checkpointing:
-        checkpoint_layers(base)
+    model = build_model(inputs["model"], config, settings)
     parameters = adapters.parameter_report(model)
 
     # Train
@@ -145,16 +144,6 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
     return metrics
 
 
-def make_config(folder: Path, settings: TrainSettings) -> PretrainedConfig:
-    """The base model's config, extended to ``settings.context_length``."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
-    if settings.context_length:
-        config = rope.extend(config, settings.context_length, settings.rope)
-    return config
-
-
 def load_samples(
     settings: TrainSettings,
     inputs: dict[str, Path],
@@ -176,24 +165,6 @@ def _dataset_template(dataset: Path) -> Template:
     except (OSError, ValueError, AttributeError):
         template = None
     return template if template in ("chat", "inst", "plain") else "chat"
-
-
-def check_head(config: PretrainedConfig) -> None:
-    """Refuse models whose logits are more than the output head: the loss here calls the head alone."""
-    for name in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
-        if getattr(config, name, None):
-            raise UserError(
-                f"{config.model_type}: {name} of this model is not supported in training",
-                "use a Llama, Mistral, Qwen or GPT-NeoX model",
-            )
-
-
-def checkpoint_layers(model: Any) -> None:
-    """Have each layer recomputed in the backward pass."""
-    if hasattr(model, "activation_checkpointing_enable"):  # the name from transformers 5.2x on
-        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-    else:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
 def digested_settings(settings: TrainSettings) -> dict[str, Any]:

@@ -1,0 +1,63 @@
+"""The model that is trained: base with its RoPE and attention, adapters on it, memory saved as the settings say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from longlora import adapters, attention, rope
+from longlora.errors import UserError
+from longlora.models import load_model
+from longlora.train.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PretrainedConfig
+
+
+def make_config(folder: Path, settings: TrainSettings) -> PretrainedConfig:
+    """The base model's config, extended to ``settings.context_length``."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
+    if settings.context_length:
+        config = rope.extend(config, settings.context_length, settings.rope)
+    return config
+
+
+def build_model(folder: Path, config: PretrainedConfig, settings: TrainSettings) -> PeftModel:
+    """The base model of ``folder``, frozen in ``settings.dtype``, with trainable parts in fp32.
+
+    Args:
+        config: from `make_config`, its attention group set.
+
+    Raises:
+        UserError: the weights cannot be loaded, or the architecture cannot be trained so.
+    """
+    attention.register()
+    base = load_model(folder, dtype=settings.dtype, config=config, attn_implementation=attention.NAME)
+    check_head(base.config)
+    if settings.lora is None:
+        raise UserError("train.lora: null (full fine-tuning) is not supported yet", "set train.lora.r")
+    model = adapters.add_adapters(base, settings.lora, settings.trainable, seed=settings.seed)
+    if settings.gradient_checkpointing:
+        checkpoint_layers(base)
+    return model
+
+
+def check_head(config: PretrainedConfig) -> None:
+    """Refuse models whose logits are more than the output head: the loss here calls the head alone."""
+    for name in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
+        if getattr(config, name, None):
+            raise UserError(
+                f"{config.model_type}: {name} of this model is not supported in training",
+                "use a Llama, Mistral, Qwen or GPT-NeoX model",
+            )
+
+
+def checkpoint_layers(model: Any) -> None:
+    """Have each layer recomputed in the backward pass."""
+    if hasattr(model, "activation_checkpointing_enable"):  # the name from transformers 5.2x on
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
