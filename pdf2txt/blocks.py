@@ -23,6 +23,8 @@ _SECTION = re.compile(r"(\d{1,2}(\.\d{1,2})*\.?|[IVX]{1,5}\.?|[A-Z]\.|chapter|pa
 _NOTE = re.compile(r"([*∗†‡§¶]|\d{1,2}(?!\d))\s*\S")
 _TIGHT = re.compile(r"^(\d{1,2})(?=[^\W\d_]{2}|[A-ZÄÖÜ“\"‘])")
 _MATH = set("=∑∫∏√∂∇≤≥≠≈∈∉∀∃→←↔⇒⇔±×÷∞∝∼⊂⊆∪∩⊗⊕∥⋅")
+_INITIAL = re.compile(r"[A-Z]\.\s")
+_BEFORE_INITIAL = re.compile(r"(,|&|\band|\b[A-Z]\.)$")
 _ENDS = tuple(".!?:;…。！？")
 
 
@@ -157,7 +159,8 @@ class Sections:
 def _cut(lines: list[Line]) -> list[list[Line]]:
     if not lines:
         return []
-    steps = [b.cy - a.cy for a, b in itertools.pairwise(lines) if 0 < b.cy - a.cy < 3 * a.size]
+    # Cells beside each other need not stand level: what is less than a line is no step between lines.
+    steps = [b.cy - a.cy for a, b in itertools.pairwise(lines) if 0.9 * a.size < b.cy - a.cy < 3 * a.size]
     step = median(steps) if steps else 1.2 * lines[0].size
     out: list[list[Line]] = [[lines[0]]]
     for before, line in itertools.pairwise(lines):
@@ -176,7 +179,11 @@ def _breaks(block: list[Line], before: Line, line: Line, column: list[Line], ste
     table_before, table = "\t" in before.text, "\t" in line.text
     if table and table_before:
         return line.cy - before.cy > 2.5 * step
-    if line.cy - before.cy > max(1.28 * step, 1.05 * size) and line.cy - before.cy > 1.28 * _step(block, step):
+    apart = line.cy - before.cy
+    if not before.text.rstrip().endswith(_ENDS) and longest_prose(before.text) > 2:
+        # In mid-sentence: a tall symbol moves a line's middle, and its upper or lower side, but hardly all three.
+        apart = min(apart, line.y0 - before.y0, line.y1 - before.y1)
+    if apart > max(1.28 * step, 1.05 * size) and apart > 1.28 * _step(block, step):
         return True
     if line.cy - before.cy > 1.5 * size and before.width < 15 * size and not line.text[:1].islower():
         return True  # few short lines, all far apart: each is a paragraph of its own
@@ -197,7 +204,7 @@ def _breaks(block: list[Line], before: Line, line: Line, column: list[Line], ste
         if not hanging:
             return starts or ended
         # The second line of a block decides between a hanging indent and a new paragraph.
-        return ended and starts and not BULLET.match(block[0].text)
+        return ended and starts and not BULLET.match(block[0].text) and not _is_hanging(column)
     if line.x0 < before.x0 - 0.8 * size and len(block) > 1 and _hangs(block, before):
         return True  # back to the margin after hanging lines: the next entry
     return before.x1 < right - 0.2 * width and before.text.rstrip().endswith(_ENDS) and line.text[:1].isupper()
@@ -238,10 +245,25 @@ def _hangs(block: list[Line], line: Line) -> bool:
     )
 
 
+def _is_hanging(column: list[Line]) -> bool:
+    """Whether the column's paragraphs begin at its margin and go on indented, as lists of references do.
+
+    Told by lines that surely go on, since they begin with a small letter: where most of those are indented, and
+    some stand under a line at the margin.
+    """
+    left = min(a.x0 for a in column)
+    inner = [a.x0 > left + 0.8 * a.size for a in column]
+    sure = [k for k in range(1, len(column)) if column[k].text[:1].islower()]
+    under = sum(inner[k] and not inner[k - 1] for k in sure)
+    return under > 1 and sum(inner[k] for k in sure) > 0.8 * len(sure)
+
+
 def _flows(before: Line, line: Line, column: list[Line]) -> bool:
     """A line that only looks like a list item: "... in section\\n2. It" or "a dash -\\n- within"."""
     right = max(a.x1 for a in column)
     full = before.x1 > right - 2 * before.size
+    if full and _INITIAL.match(line.text) and _BEFORE_INITIAL.search(before.text.rstrip()):
+        return True  # a name: "Stouffer, R. J., & Taylor,\nK. E. (2016)"
     return full and abs(line.x0 - before.x0) < 0.3 * line.size and not before.text.rstrip().endswith(_ENDS)
 
 

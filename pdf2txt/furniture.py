@@ -30,12 +30,14 @@ from pdf2txt.order import row_groups
 from pdf2txt.schema import Box
 from pdf2txt.spans import Line, bounding_box, join_row
 
-_ROWS = 5  # so many rows at each end of a page are looked at
+_ROWS = 5  # so many rows at each end of a page are looked at,
+_SMALL_ROWS = 12  # and more while they are set smaller than the page's text: a foot of legal notes
 _LEVEL = 0.012  # rows stand level on two pages if they differ by less than this share of the page height
 _OUTER = 2  # up to this rank a row is at the outer end
 _LOOKED_AT = 8  # so many of the pages that may agree
 _RUN, _SHARED = 5, 0.6  # pages are copies if they share so much of their runs of so many letters
 _PARTED, _PARTED_LINES = 0.35, 1.35  # free height, and step in those of the lines beside it, of a row apart
+_SMALLER = 0.94  # small print is set in less than this share of the text's size
 _LARGER = 1.15  # a row larger than the page's usual line by more than this factor is a title
 _ZONE = 0.17  # and only within this share of the page height from its edge,
 _ZONE_POINTS = 60.0  # or within these points on small pages
@@ -54,10 +56,10 @@ _PERIODICAL = re.compile(
     r"\b(e-?|p-?)?issn\b|\bdoi\b|https?:|\bwww\.|©|\(c\) ?\d{4}|\bvol(ume)?\b\.?\s*\d|\bno\.\s*\d|\bet al\b"
     r"|\bpage \d+ of \d+|\b(19|20)\d\d,? \d+\s*[:(,]|\d+\s*\(\d+\)|\d{2,}\s*[–-]\s*\d{2,}", re.I,
 )  # fmt: skip
-_PAGE = re.compile(r"\b(?:page|seite|p\.)\s*(\d{1,4})\b", re.I)
+_PAGE = re.compile(r"\b(?:page|seite|p\.)\s*(\d{1,4})(?=\b|\s?of\b)", re.I)
 _YEAR = re.compile(r"(1[6-9]|20)\d\d")
 _NOTE = re.compile(r"[*∗†‡§¶]|\[?\d{1,3}[\])]?[\s\x02]*[A-Za-z]")
-_NUMBER = re.compile(r"(page\s+)?[-–—|\s\[(]*(\d{1,4}|[ivxlc]{1,7})[-–—|\s\])]*(\s*(of|/|\|)\s*\d{1,4})?", re.I)
+_NUMBER = re.compile(r"(page\s*)?[-–—|\s\[(]*(\d{1,4}|[ivxlc]{1,7})[-–—|\s\])]*(\s*(of|/|\|)\s*\d{1,4})?", re.I)
 
 
 @dataclass
@@ -129,6 +131,7 @@ def candidates(page: PageLines) -> list[Candidate]:
         return []
     index = {id(line): n for n, line in flat}
     zone = max(_ZONE * page.height, min(_ZONE_POINTS, 0.3 * page.height))
+    size = _main_size([a for _, a in flat])
     out = []
     for top in (True, False):
         near = [a for _, a in flat if (a.y1 < zone if top else a.y0 > page.height - zone)]
@@ -141,8 +144,10 @@ def candidates(page: PageLines) -> list[Candidate]:
         if not top:
             ordered.reverse()
         rows: list[tuple[Line, list[Line], float]] = []
-        for parts in ordered[:_ROWS]:
+        for rank, parts in enumerate(ordered[:_SMALL_ROWS]):
             row = join_row(parts)
+            if rank >= _ROWS and row.size > _SMALLER * size:
+                break
             if top:
                 gap = min((a.y0 for _, a in flat if a.cy > row.y1), default=page.height) - row.y1
             else:
@@ -169,6 +174,7 @@ def decide(pages: list[list[Candidate]]) -> list[list[Row]]:
             if c.key:
                 groups[c.top, c.key].append((number, c))
     found: list[_Found] = []
+    deeper: list[_Found] = []
     needed = _needed(len(pages))
     copies = _Copies(pages)
     for (top, key), group in groups.items():
@@ -186,9 +192,11 @@ def decide(pages: list[list[Candidate]]) -> list[list[Row]]:
                     break
             if len(others) == 1 and not _in_step(c, others[0][1], others[0][0] - number):
                 continue
-            if len(others) >= needed and same.edge(placed):
-                found.append(("header" if top else "footer", placed, len(others) > 1))
+            if len(others) >= needed:
+                outer = same.edge(placed)
+                (found if outer else deeper).append(("header" if top else "footer", placed, len(others) > 1))
     found += [(kind, placed, True) for kind, placed in _numbered(pages)]
+    found += _behind(found, deeper, pages)
     taken: list[dict[tuple[int, ...], str]] = [{} for _ in pages]
     for kind, (number, c) in _apart(found, pages):
         taken[number].setdefault(c.parts, kind)
@@ -331,7 +339,7 @@ def _witnesses(
         seen.append("apart")
     if ruled:
         seen.append("ruled")
-    if max(a.size for a in lines) < 0.94 * size:
+    if max(a.size for a in lines) < _SMALLER * size:
         seen.append("small")
     if beside or any(_is_paged(row, parts) for row, parts, _ in block):
         seen.append("number")
@@ -486,6 +494,25 @@ def _apart(found: list[_Found], pages: list[list[Candidate]]) -> list[tuple[str,
             if c.gap > _PARTED and (enough or _loose(c, pages[number])):
                 last = max(last, c.rank)
         out += [(kind, placed) for kind, placed, _ in group if placed[1].rank <= last]
+    return out
+
+
+def _behind(found: list[_Found], deeper: list[_Found], pages: list[list[Candidate]]) -> list[_Found]:
+    """Of rows that recur ``deeper`` in the page, those with nothing but furniture between them and the edge."""
+    ranks: dict[tuple[int, bool], set[int]] = defaultdict(set)
+    for _, (number, c), _ in found:
+        ranks[number, c.top].add(c.rank)
+    for number in {number for _, (number, _), _ in deeper}:
+        for c in pages[number]:
+            if c.alone:
+                ranks[number, c.top].add(c.rank)
+    out = []
+    for one in sorted(deeper, key=lambda f: f[1][1].rank):
+        number, c = one[1]
+        known = ranks[number, c.top]
+        if all(rank in known for rank in range(c.rank)):
+            known.add(c.rank)
+            out.append(one)
     return out
 
 

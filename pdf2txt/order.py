@@ -9,6 +9,7 @@ baselines on both sides, and rows are read across.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
@@ -209,7 +210,15 @@ def _strips(lines: list[Line]) -> list[float]:
             out.append((cover[i], x0 + (i + j) / 2))
         i = j
     out.sort()
-    return [at for _, at in out[:8]]
+    found = [at for _, at in out[:8]]
+    # Cells of a table above or below two columns may end all over their gutter. The left edge of the right column
+    # shows where it is all the same.
+    begins = Counter(int(line.x0 - x0) for line in lines)
+    for left, times in begins.most_common(3):
+        at = x0 + left - narrow
+        if left and times >= max(2 * _MIN_ROWS, 0.2 * len(lines)) and all(abs(at - other) > 3 * narrow for other in found):
+            found.append(at)
+    return found
 
 
 def _bands(lines: list[Line], at: float) -> list[_Band]:
