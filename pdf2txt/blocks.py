@@ -17,6 +17,8 @@ CAPTION = re.compile(
     r"(?i:figure|fig\.|table|tab\.|abbildung|abb\.|tabelle|listing|algorithm|scheme)\s*[A-Z]?\d+(\.\d+)*"
     r"(\s*[:.–—|]|\s+\W?[A-Z0-9]|\s*$)"
 )
+RULED = "ruled table"  # kind of a region whose lines are the rows of one, cells apart by tabs,
+BREAK = "\n"  # and the lines of a cell by this
 FIGURE = re.compile(r"(figure|fig\.|abbildung|abb\.)", re.I)
 _REFERENCES = re.compile(r"(\d+\.?\s+)?(references|bibliography|literature cited|literatur(verzeichnis)?)\s*", re.I)
 _SECTION = re.compile(r"(\d{1,2}(\.\d{1,2})*\.?|[IVX]{1,5}\.?|[A-Z]\.|chapter|part|appendix|kapitel|teil)\s", re.I)
@@ -24,6 +26,7 @@ _NOTE = re.compile(r"([*∗†‡§¶]|\d{1,2}(?!\d))\s*\S")
 _TIGHT = re.compile(r"^(\d{1,2})(?=[^\W\d_]{2}|[A-ZÄÖÜ“\"‘])")
 _MATH = set("=∑∫∏√∂∇≤≥≠≈∈∉∀∃→←↔⇒⇔±×÷∞∝∼⊂⊆∪∩⊗⊕∥⋅")
 _INITIAL = re.compile(r"[A-Z]\.\s")
+_INITIALS = re.compile(r"([A-Z]\.[\s,-]*){2,}|[A-Z]\.,? (\(\d{4}|&|and\b)")
 _BEFORE_INITIAL = re.compile(r"(,|&|\band|\b[A-Z]\.)$")
 _ENDS = tuple(".!?:;…。！？")
 
@@ -36,6 +39,7 @@ class RawBlock:
     lines: list[Line]
     kind: str = "text"
     region: int = 0  # number of its region on the page: blocks of one region follow each other downwards
+    ruled: bool = False  # a table of known cells: a line is a row, its cells apart by tabs (`grids.py`)
 
     @property
     def box(self) -> Box:
@@ -63,6 +67,9 @@ def cut_blocks(page: int, regions: list[Region], height: float, style: Style) ->
     """Blocks of one page in reading order, kinds set except those that need the other pages."""
     out: list[RawBlock] = []
     for number, region in enumerate(regions):
+        if region.kind == RULED:
+            out.append(RawBlock(page, region.lines, "table", number, ruled=True))
+            continue
         for lines in _cut(region.lines):
             block = RawBlock(page, lines, region.kind or "text", number)
             if block.kind == "text":
@@ -262,7 +269,8 @@ def _flows(before: Line, line: Line, column: list[Line]) -> bool:
     """A line that only looks like a list item: "... in section\\n2. It" or "a dash -\\n- within"."""
     right = max(a.x1 for a in column)
     full = before.x1 > right - 2 * before.size
-    if full and _INITIAL.match(line.text) and _BEFORE_INITIAL.search(before.text.rstrip()):
+    initials = _INITIALS.match(line.text) or (full and _INITIAL.match(line.text))
+    if initials and _BEFORE_INITIAL.search(before.text.rstrip()):
         return True  # a name: "Stouffer, R. J., & Taylor,\nK. E. (2016)"
     return full and abs(line.x0 - before.x0) < 0.3 * line.size and not before.text.rstrip().endswith(_ENDS)
 

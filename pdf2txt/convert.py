@@ -344,7 +344,7 @@ class Conversion:
         blocks, left_out = arrange_notes(gather_tables(blocks), self.settings.footnotes)
         aside = lines.furniture + [("footnote", note.as_line()) for note in left_out]
         return {
-            "blocks": [[b.kind, b.region, [pack_line(line) for line in b.lines]] for b in blocks],
+            "blocks": [[b.kind, b.region, [pack_line(line) for line in b.lines], b.ruled] for b in blocks],
             "furniture": [[kind, pack_line(line)] for kind, line in aside],
             "warnings": warnings,
         }
@@ -383,8 +383,8 @@ def _lines(page: PageRead) -> PageLines:
 
 
 def _blocks(number: int, shaped: dict[str, Any]) -> list[RawBlock]:
-    return [RawBlock(number, [unpack_line(line) for line in lines], kind, region)
-            for kind, region, lines in shaped["blocks"]]  # fmt: skip
+    return [RawBlock(number, [unpack_line(line) for line in lines], kind, region, ruled)
+            for kind, region, lines, ruled in shaped["blocks"]]  # fmt: skip
 
 
 class _Edges:

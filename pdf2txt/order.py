@@ -259,6 +259,8 @@ def _columns(left: list[Line], right: list[Line]) -> bool | None:
     if bottom - top < 2 * size:
         return True  # one under the other, beside the strip: any order of reading is the same
     few, many = (a, b) if len(a) <= len(b) else (b, a)
+    if len(few) <= 2 * _MIN_ROWS and not any(same_row(x, y) for x in few for y in many):
+        return False  # nothing stands beside anything: a centred title between lines at the margin
     beside = [line for line in few if line.y1 > many[0].y0 and line.y0 < many[-1].y1]
     level = sum(any(abs(line.cy - other.cy) < 0.2 * size for other in many) for line in beside)
     aligned = level >= 0.7 * max(1, len(beside))

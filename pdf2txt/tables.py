@@ -12,15 +12,17 @@ is not, the caller keeps the lines as they are; no rule here may drop or repeat 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
 import numpy as np
 
-from pdf2txt.blocks import RawBlock
+from pdf2txt.blocks import BREAK, RawBlock
 from pdf2txt.spans import Line, bounding_box
 
 Join = Callable[[str, str], str]
@@ -71,10 +73,14 @@ def to_markdown(grid: Grid) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
 
 
-def find_grid(lines: list[Line], join: Join = lambda a, b: f"{a} {b}") -> Grid | None:
+def find_grid(
+    lines: list[Line], join: Join = lambda a, b: f"{a} {b}", rules: Sequence[float] = ()
+) -> Grid | None:
     """The grid of a table's ``lines`` (top to bottom), None where it is not clear.
 
-    ``join`` puts the lines of one cell together.
+    Args:
+        join: puts the lines of one cell together.
+        rules: y of lines drawn across the table; no row reaches over one.
     """
     lines = [line for line in lines if line.text.strip()]
     if not 2 <= len(lines) <= _MOST_LINES or any(line.turn for line in lines):
@@ -94,10 +100,22 @@ def find_grid(lines: list[Line], join: Join = lambda a, b: f"{a} {b}") -> Grid |
     groups = _groups(rows, n, size)
     if groups is None:
         return None
+    if rules:
+        by_rule = [itertools.groupby(group, key=lambda row: bisect_left(rules, row.line.cy)) for group in groups]
+        groups = [list(rows) for parts in by_rule for _, rows in parts]
     table = [_merged(group, n, join) for group in groups]
     if not _is_clear(table, len(lines)):
         return None
     return _with_header(table, [all(r.line.bold for r in group) for group in groups], join)
+
+
+def grid_of_rows(rows: list[Line], join: Join) -> Grid:
+    """The grid of a ruled table, whose rows and cells are known (`grids.py`)."""
+    table = []
+    for row in rows:
+        cells = [cell.split(BREAK) for cell in row.text.split("\t")]
+        table.append(tuple(functools.reduce(join, cell) for cell in cells))
+    return _with_header(table, [row.bold for row in rows], join)
 
 
 def gather_tables(blocks: list[RawBlock]) -> list[RawBlock]:
@@ -110,6 +128,9 @@ def gather_tables(blocks: list[RawBlock]) -> list[RawBlock]:
     out = list(blocks)
     k = 0
     while k < len(out):
+        if out[k].ruled:
+            k += 1
+            continue
         row = out[k].kind == "text" and all("\t" in line.text for line in out[k].lines)
         if out[k].kind == "table" or row:
             first, last = _reach(out, k)
@@ -162,6 +183,8 @@ def _is_near(a: RawBlock, b: RawBlock, most: float) -> bool:
 
 
 def _belongs(table: RawBlock, piece: RawBlock, anywhere: bool = False) -> bool:
+    if piece.ruled:
+        return False
     above = piece.lines[0].cy < table.lines[0].cy
     nearest = table.lines[:_SAMPLE] if above else table.lines[-_SAMPLE:]
     (a0, _, a1, _), (b0, _, b1, _) = bounding_box(nearest), piece.box
@@ -315,14 +338,14 @@ def _cut(
     """
     if abs(x0 - edges[inside[0]][0]) > 0.5 * size and abs(x1 - edges[inside[-1]][1]) > 0.5 * size:
         return None
-    scale = (x1 - x0) / max(0.1, _width(text))
+    scale = (x1 - x0) / max(0.1, estimated_width(text))
     out = []
     rest, at = text, x0
     for k, after in itertools.pairwise(inside):
         right, left = columns[k][1], columns[after][0]
         best: tuple[float, int] | None = None
         for space in re.finditer(r"\s+", rest):
-            end, start = at + scale * _width(rest[: space.start()]), at + scale * _width(rest[: space.end()])
+            end, start = at + scale * estimated_width(rest[: space.start()]), at + scale * estimated_width(rest[: space.end()])
             # The word after the space begins where its column does, or the one before it ends where its own does.
             off = min(abs(start - edges[after][0]), abs(end - edges[k][1]), abs(start - left), abs(end - right))
             if best is None or off < best[0]:
@@ -330,14 +353,14 @@ def _cut(
         if best is None or best[0] > 0.9 * size:
             return None
         head, rest = rest[: best[1]], rest[best[1] :]
-        end = at + scale * _width(head)
+        end = at + scale * estimated_width(head)
         out.append((k, head.strip(), at, end))
-        at, rest = end + scale * _width(" "), rest.strip()
+        at, rest = end + scale * estimated_width(" "), rest.strip()
     out.append((inside[-1], rest, at, x1))
     return out if all(piece for _, piece, _, _ in out) else None
 
 
-def _width(text: str) -> float:
+def estimated_width(text: str) -> float:
     """Estimated width of ``text`` in ordinary letters."""
     return sum(0.55 if ch in _NARROW else 1.5 if ch in _WIDE else 1.25 if ch.isupper() else 1.0 for ch in text)
 
@@ -454,8 +477,8 @@ def _runs_on(text: str, extent: tuple[float, float], after: str, width: float, s
     if width < 6 * size:
         return False  # in a narrow column every word is too long for the line above
     taken = extent[1] - extent[0]
-    letter = taken / max(0.1, _width(text))
-    return taken + letter * _width(" " + after.split()[0]) > 0.98 * width
+    letter = taken / max(0.1, estimated_width(text))
+    return taken + letter * estimated_width(" " + after.split()[0]) > 0.98 * width
 
 
 def _goes_on(group: list[_Row], row: _Row, widths: list[float], surely: bool) -> bool:
