@@ -28,6 +28,9 @@ _MATH = set("=∑∫∏√∂∇≤≥≠≈∈∉∀∃→←↔⇒⇔±×÷∞
 _INITIAL = re.compile(r"[A-Z]\.\s")
 _INITIALS = re.compile(r"([A-Z]\.[\s,-]*){2,}|[A-Z]\.,? (\(\d{4}|&|and\b)")
 _BEFORE_INITIAL = re.compile(r"(,|&|\band|\b[A-Z]\.)$")
+_AFFILIATION = re.compile(r"(?<=[^\W\d_])[\s^]*[\d*†‡§¶∗](\s*,?\s*[\d*†‡§¶∗])*")
+_BETWEEN_NAMES = re.compile(r"[,;&]|\s(?:and|und|et|y)\s")
+_NAME_PART = re.compile(r"[^\W\d_a-zß-ÿ][^\W\d_]*([.'’-]+[^\W\d_]*)*|d[aeiou]s?|van|von|den?|der|del|la|le|al|bin|ter|zu")
 _ENDS = tuple(".!?:;…。！？")
 
 
@@ -154,6 +157,7 @@ class Sections:
             biggest = max(first, key=lambda b: b.lines[0].size, default=None)
             if biggest is not None and biggest.lines[0].size > 1.15 * self.style.size:
                 biggest.kind = "title"
+                _unmark_authors(blocks[blocks.index(biggest) + 1 :], biggest.lines[0].size)
         for block in blocks:
             if len(block.lines) == 1 and _REFERENCES.fullmatch(block.lines[0].text):
                 self.listing, block.kind = True, "heading"
@@ -161,6 +165,24 @@ class Sections:
                 self.listing = False
             elif self.listing and block.kind in ("text", "list"):
                 block.kind = "reference"
+
+
+def _unmark_authors(blocks: list[RawBlock], title: float) -> None:
+    """Names that stand in bold or large print right under a title of this size are no headings."""
+    for block in blocks:
+        if block.kind == "heading" and _are_names(" ".join(a.text for a in block.lines)):
+            block.kind = "text"
+        elif block.kind != "heading" or abs(block.lines[0].size - title) > 0.02 * title:
+            break
+
+
+def _are_names(text: str) -> bool:
+    """Several names, or one with an initial or with the mark of an affiliation."""
+    marked = _AFFILIATION.sub(" ", text)
+    names = [name.split() for name in _BETWEEN_NAMES.split(marked) if name.strip()]
+    if not all(2 <= len(name) <= 6 and all(map(_NAME_PART.fullmatch, name)) for name in names):
+        return False
+    return len(names) > 1 or marked.strip() != text.strip() or any(_INITIAL.match(part + " ") for part in names[0])
 
 
 def _cut(lines: list[Line]) -> list[list[Line]]:

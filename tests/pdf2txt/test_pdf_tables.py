@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from pdf2txt.blocks import RawBlock
+from pdf2txt.blocks import RawBlock, _are_names
 from pdf2txt.hyphens import Vocabulary
 from pdf2txt.markup import Outline, render
 from pdf2txt.order import rows as join_rows
@@ -289,3 +289,22 @@ def test_a_table_between_three_rules_ends_its_head_at_the_second(read):
 def test_a_form_of_empty_boxes_is_no_table(read):
     cells = ("Name", "", "", "", "", "", "Address", "", "", "", "", "")
     assert "|" not in read(table(*cells, columns="(60pt, 60pt, 60pt)", options="rows: 20pt")).text
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["Ada Harbour#super[1], Berta van der Mole#super[2,3], and C. Quay-Smith#super[1]", "Ada B. Harbour", "Ada Harbour #super[1]"],
+)
+def test_authors_under_the_title_are_no_heading(read, line: str):
+    source = (
+        f"{PAGE}#set super(typographic: false)\n#text(18pt)[Of Harbours and Ledgers]\n\n#v(8pt)*{line}*\n\n#v(8pt)"
+        "Office of Tides, Port\n\n#v(8pt)#text(12pt)[*1 Opening Words*]\n\nThe harbour master kept a ledger of ships.\n\n"
+    )
+    d = read(source, MARKDOWN)
+    assert [b.kind for b in d.blocks] == ["title", "text", "text", "heading", "text"]
+    assert "## 1 Opening Words" in d.text
+
+
+@pytest.mark.parametrize("text", ["Summary", "Example Usage", "Methods and Materials", "Statement of Need", "2 Results"])
+def test_no_names(text: str):
+    assert not _are_names(text)
