@@ -33,7 +33,7 @@ from pdf2txt.layout.regions import order_regions
 from pdf2txt.linenumbers import Numbered
 from pdf2txt.markup import BY_LINES, Outline
 from pdf2txt.order import Reading, Region, read_order
-from pdf2txt.reading import OcrStore, Opened, PageRead, Reader
+from pdf2txt.reading import CUT_OFF, OcrStore, Opened, PageRead, Reader
 from pdf2txt.schema import CONVERTED, Document, as_table
 from pdf2txt.settings import Pdf2txtSettings
 from pdf2txt.spool import Spool, pack_line, ranges, unpack_line
@@ -284,8 +284,8 @@ class Conversion:
             return "timeout" if over_time else "corrupt"
         if not length:
             warnings.append("no text was found on its pages")
-            return "empty"
-        return "ok"
+            return "corrupt" if CUT_OFF in warnings else "empty"
+        return "partial" if CUT_OFF in warnings else "ok"
 
     # -- what the spool holds ----------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ strokes, or most cells are empty, the frame is a form or an ornament and its lin
 
 from __future__ import annotations
 
+import itertools
 import re
 from bisect import bisect_right
 from collections import defaultdict
@@ -95,7 +96,11 @@ def _merged(strokes: list[_Stroke]) -> list[_Stroke]:
     out: list[_Stroke] = []
     for stroke in sorted(strokes, key=lambda s: (round(s.at), s.low)):
         for other in reversed(out[-12:]):
-            if abs(other.at - stroke.at) <= 1.5 and stroke.low <= other.high + _TOUCH and other.low <= stroke.high + _TOUCH:
+            if (
+                abs(other.at - stroke.at) <= 1.5
+                and stroke.low <= other.high + _TOUCH
+                and other.low <= stroke.high + _TOUCH
+            ):
                 other.low, other.high = min(other.low, stroke.low), max(other.high, stroke.high)
                 break
         else:
@@ -181,7 +186,9 @@ def _cut(line: Line, strokes: list[float]) -> list[Line]:
             continue
         scale = line.width / max(0.1, estimated_width(line.text))
         spaces = [m.span() for m in re.finditer(r"\s+", line.text)]
-        at = [line.x0 + scale * (estimated_width(line.text[:a]) + estimated_width(line.text[:b])) / 2 for a, b in spaces]
+        at = [
+            line.x0 + scale * (estimated_width(line.text[:a]) + estimated_width(line.text[:b])) / 2 for a, b in spaces
+        ]
         best = min(range(len(at)), key=lambda k: abs(at[k] - x), default=None)
         if best is None or abs(at[best] - x) > line.size:
             continue
@@ -205,7 +212,7 @@ def _within(line: Line, box: Box) -> bool:
 
 def _columns_of(line: Line, xs: list[float]) -> list[int]:
     """Columns that a line stands in; of one that only touches the next one, its own."""
-    reach = [min(line.x1, b) - max(line.x0, a) for a, b in zip(xs, xs[1:], strict=False)]
+    reach = [min(line.x1, b) - max(line.x0, a) for a, b in itertools.pairwise(xs)]
     inside = [k for k, width in enumerate(reach) if width > max(2.0, 0.1 * line.width)]
     return inside or [max(range(len(reach)), key=reach.__getitem__)]
 

@@ -216,7 +216,11 @@ def _strips(lines: list[Line]) -> list[float]:
     begins = Counter(int(line.x0 - x0) for line in lines)
     for left, times in begins.most_common(3):
         at = x0 + left - narrow
-        if left and times >= max(2 * _MIN_ROWS, 0.2 * len(lines)) and all(abs(at - other) > 3 * narrow for other in found):
+        if (
+            left
+            and times >= max(2 * _MIN_ROWS, 0.2 * len(lines))
+            and all(abs(at - other) > 3 * narrow for other in found)
+        ):
             found.append(at)
     return found
 

@@ -73,9 +73,7 @@ def to_markdown(grid: Grid) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
 
 
-def find_grid(
-    lines: list[Line], join: Join = lambda a, b: f"{a} {b}", rules: Sequence[float] = ()
-) -> Grid | None:
+def find_grid(lines: list[Line], join: Join = lambda a, b: f"{a} {b}", rules: Sequence[float] = ()) -> Grid | None:
     """The grid of a table's ``lines`` (top to bottom), None where it is not clear.
 
     Args:
@@ -345,7 +343,10 @@ def _cut(
         right, left = columns[k][1], columns[after][0]
         best: tuple[float, int] | None = None
         for space in re.finditer(r"\s+", rest):
-            end, start = at + scale * estimated_width(rest[: space.start()]), at + scale * estimated_width(rest[: space.end()])
+            end, start = (
+                at + scale * estimated_width(rest[: space.start()]),
+                at + scale * estimated_width(rest[: space.end()]),
+            )
             # The word after the space begins where its column does, or the one before it ends where its own does.
             off = min(abs(start - edges[after][0]), abs(end - edges[k][1]), abs(start - left), abs(end - right))
             if best is None or off < best[0]:

@@ -206,10 +206,13 @@ def _runs(codes: list[int], boxes: list[list[float]], sizes: list[float], turns:
                 elif ay != y0 or by != y1:
                     if min(y1, by) - max(y0, ay) < 0.35 * min(y1 - y0, height):
                         finish(i)
-                    elif height < _RAISED * tallest and y1 - by > _LIFT * tallest:
-                        # The glyphs of another font may be low as well. Some files set all fonts at size 1.
-                        if sizes[i] < _RAISED * sizes[start] or (48 <= c < 58 and sizes[i] == sizes[start] == 1):
-                            raised.append(len(text))
+                    # The glyphs of another font may be low as well. Some files set all fonts at size 1.
+                    elif (
+                        height < _RAISED * tallest
+                        and y1 - by > _LIFT * tallest
+                        and (sizes[i] < _RAISED * sizes[start] or (48 <= c < 58 and sizes[i] == sizes[start] == 1))
+                    ):
+                        raised.append(len(text))
         if not text:
             start, turn_now = i, turn_i
             x0, y0, x1, y1 = ax, ay, bx, by
@@ -289,7 +292,7 @@ def _looks(pdfium: Any, handle: Any, run: _Run) -> None:
     run.line.bold = _has_bold_font(pdfium, item)
     for at in (run.first, run.end - 1) if run.line.bold else ():
         end = pdfium.FPDFText_GetTextObject(handle, at)
-        if end and not ctypes.addressof(end.contents) == ctypes.addressof(item.contents):
+        if end and ctypes.addressof(end.contents) != ctypes.addressof(item.contents):
             run.line.bold = run.line.bold and _has_bold_font(pdfium, end)
 
 

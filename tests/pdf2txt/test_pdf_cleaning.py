@@ -150,7 +150,8 @@ def test_two_headings_are_two(read):
 
 def test_superscripts_are_told_from_the_word_before_them(read):
     d = read(
-        PAGE.format(60) + "#set super(typographic: false)\nThe pier covers 40 m#super[2] and the mole 10#super[−3] of that.#super[12] On the 21#super[st] of May "
+        PAGE.format(60) + "#set super(typographic: false)\n"
+        "The pier covers 40 m#super[2] and the mole 10#super[−3] of that.#super[12] On the 21#super[st] of May "
         "the town#super[1] paid, as ledgers#super[[3]] say, for the Grand Pier#super[TM] and H#sub[2]O."
     )
     assert d.text == (
@@ -172,7 +173,7 @@ def test_references_with_hanging_lines_are_one_paragraph_each(read):
         "K. E. (2016). On the ledgers of the northern harbour and their readers",
         "Ropemaker, Q., Sailwright, R., Cooper, S., Chandler, T., Lighterman, U., & Mate, V. M. (2019).\\ "
         "Learning to count barrels and the cargoes of small vessels by example in ports of the north",
-        "Netmaker, W. (2020). A history of nets, of their makers and of all their uses in the fisheries of the coast,\\ "
+        "Netmaker, W. (2020). A history of nets, of their makers and of their uses in the fisheries of the coast,\\ "
         "with drawings by the author. https:\\/\\/doi.org/10.1111/j.\\ 1365-2966.2008.13422.x",
         "Oarsman, X. (2021). A history of oars, of their makers and of all their uses in the harbours of the coast\\ "
         "and of the northern islands, with drawings by the author and two maps.",

@@ -128,7 +128,8 @@ def test_a_table_whose_cells_stand_in_the_gutter_parts_no_columns():
 def test_a_centred_title_between_lines_at_the_margin_stays_between_them(read):
     d = read(
         "#set page(width: 420pt, height: 300pt, margin: 40pt)\n#set text(size: 9pt)\n"
-        "Contents\n\n#align(center)[The Harbours and their Subsidiaries\\ Notes to the Ledgers of the Year\\ (Continued)]\n\n"
+        "Contents\n\n#align(center)[The Harbours and their Subsidiaries\\ Notes to the Ledgers of the Year\\ "
+        "(Continued)]\n\n"
         "#v(8pt)\nRecently issued ledgers\n\nRecently closed ledgers"
     )
     names = ("Contents", "The Harbours", "(Continued)", "Recently issued", "Recently closed")

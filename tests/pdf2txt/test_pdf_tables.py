@@ -260,9 +260,9 @@ def test_headings_that_occur_once_do_not_push_the_sections_down():
 # ------------------------------------------------------------------------------------------- ruled tables
 
 RULED = (
-    "Pier", "What the ledger says of it", "Kept by", "The Old North Pier", "Vessels moor here whose cargo is dry and whose masters "
-    "have paid the fee in full before noon.", "The clerk and his two sons", "Mole", "Boats only.", "Nobody",
-    "South Pier", "Vessels whose cargo is wet, and all of them at night when the lamps are lit along the northern quay.",
+    "Pier", "What the ledger says of it", "Kept by", "The Old North Pier",
+    "Vessels moor here whose cargo is dry and whose masters have paid the fee in full before noon.", "The clerk and his two sons", "Mole", "Boats only.", "Nobody", "South Pier",
+    "Vessels whose cargo is wet, and all of them at night when the lamps are lit along the northern quay.",
     "The warden of lamps",
 )  # fmt: skip
 
@@ -276,12 +276,15 @@ def test_cells_between_strokes_are_whole_wherever_their_lines_stand(read, column
 
 
 def test_a_table_between_three_rules_ends_its_head_at_the_second(read):
-    cells = ("File Name", "Description", "*01 Widget NGC5533 All Components.csv*", "Readings of the tide at the northern pier",
+    cells = ("File Name", "Description", "*01 Widget NGC5533 All Components.csv*",
+             "Readings of the tide at the northern pier",
              "*02 Plotting SPARC Data.csv*", "Barrels landed there in every year of the war with their weights",
              "*03 Curves.csv*", "A key to both")  # fmt: skip
     lines = "table.hline(y: 0), table.hline(y: 1), table.hline(y: 4)"
     options = f"stroke: none, inset: (x: 3pt, y: 4pt), {lines}"
-    d = read("Before it.\n\n" + table(*cells, columns="(auto, 70pt)", options=options).replace(PAGE, "") + "\n\nBehind it.")
+    d = read(
+        "Before it.\n\n" + table(*cells, columns="(auto, 70pt)", options=options).replace(PAGE, "") + "\n\nBehind it."
+    )
     assert html_rows(d.text) == [[c.strip("*") for c in cells[k : k + 2]] for k in range(0, 8, 2)]
     assert d.text.startswith("Before it.") and d.text.endswith("Behind it.")
 
@@ -293,18 +296,25 @@ def test_a_form_of_empty_boxes_is_no_table(read):
 
 @pytest.mark.parametrize(
     "line",
-    ["Ada Harbour#super[1], Berta van der Mole#super[2,3], and C. Quay-Smith#super[1]", "Ada B. Harbour", "Ada Harbour #super[1]"],
+    [
+        "Ada Harbour#super[1], Berta van der Mole#super[2,3], and C. Quay-Smith#super[1]",
+        "Ada B. Harbour",
+        "Ada Harbour #super[1]",
+    ],
 )
 def test_authors_under_the_title_are_no_heading(read, line: str):
     source = (
         f"{PAGE}#set super(typographic: false)\n#text(18pt)[Of Harbours and Ledgers]\n\n#v(8pt)*{line}*\n\n#v(8pt)"
-        "Office of Tides, Port\n\n#v(8pt)#text(12pt)[*1 Opening Words*]\n\nThe harbour master kept a ledger of ships.\n\n"
+        "Office of Tides, Port\n\n#v(8pt)#text(12pt)[*1 Opening Words*]\n\n"
+        "The harbour master kept a ledger of ships.\n\n"
     )
     d = read(source, MARKDOWN)
     assert [b.kind for b in d.blocks] == ["title", "text", "text", "heading", "text"]
     assert "## 1 Opening Words" in d.text
 
 
-@pytest.mark.parametrize("text", ["Summary", "Example Usage", "Methods and Materials", "Statement of Need", "2 Results"])
+@pytest.mark.parametrize(
+    "text", ["Summary", "Example Usage", "Methods and Materials", "Statement of Need", "2 Results"]
+)
 def test_no_names(text: str):
     assert not _are_names(text)
