@@ -37,7 +37,7 @@ from pdf2txt.reading import CUT_OFF, OcrStore, Opened, PageRead, Reader
 from pdf2txt.schema import CONVERTED, Document, as_table
 from pdf2txt.settings import Pdf2txtSettings
 from pdf2txt.spool import Spool, pack_line, ranges, unpack_line
-from pdf2txt.tables import gather_tables
+from pdf2txt.table_pieces import gather_tables
 from pdf2txt.textfile import SUFFIXES, convert_text
 from pdf2txt.units import digest
 

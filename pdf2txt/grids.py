@@ -18,7 +18,7 @@ from pdf2txt.drawings import Drawings
 from pdf2txt.order import rows
 from pdf2txt.schema import Box
 from pdf2txt.spans import Line, bounding_box
-from pdf2txt.tables import estimated_width
+from pdf2txt.table_cells import estimated_width
 
 _TOUCH = 3.0  # points: strokes nearer than this meet
 _MOST_STROKES, _MOST_COLUMNS = 3000, 30

@@ -16,7 +16,9 @@ from pdf2txt.markup import Outline, render
 from pdf2txt.order import rows as join_rows
 from pdf2txt.settings import Pdf2txtSettings
 from pdf2txt.spans import Line, join_row
-from pdf2txt.tables import Grid, find_grid, gather_tables, is_number, to_markdown
+from pdf2txt.table_cells import is_number
+from pdf2txt.table_pieces import gather_tables
+from pdf2txt.tables import Grid, find_grid, to_markdown
 
 GEOMETRY = Pdf2txtSettings(layout="geometry", ocr="off")
 MARKDOWN = GEOMETRY.model_copy(update={"format": "markdown"})
@@ -261,7 +263,8 @@ def test_headings_that_occur_once_do_not_push_the_sections_down():
 
 RULED = (
     "Pier", "What the ledger says of it", "Kept by", "The Old North Pier",
-    "Vessels moor here whose cargo is dry and whose masters have paid the fee in full before noon.", "The clerk and his two sons", "Mole", "Boats only.", "Nobody", "South Pier",
+    "Vessels moor here whose cargo is dry and whose masters have paid the fee in full before noon.",
+    "The clerk and his two sons", "Mole", "Boats only.", "Nobody", "South Pier",
     "Vessels whose cargo is wet, and all of them at night when the lamps are lit along the northern quay.",
     "The warden of lamps",
 )  # fmt: skip
