@@ -12,7 +12,7 @@ from collections import Counter
 from statistics import median
 
 from pdf2txt.blocks import CAPTION, FIGURE, RULED, longest_prose
-from pdf2txt.furniture import PageLines
+from pdf2txt.edges import PageLines
 from pdf2txt.grids import ruled_areas, ruled_tables
 from pdf2txt.order import Region, rows
 from pdf2txt.schema import Box

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 from pdf2txt import apart, furniture, layout, linenumbers
 from pdf2txt.assemble import PageInfo, assemble
 from pdf2txt.blocks import RawBlock, Sections, Style, cut_blocks
+from pdf2txt.edges import Candidate, PageLines, Row
 from pdf2txt.engines import Engines, resolve
 from pdf2txt.errors import UserError, may_pass
 from pdf2txt.footnotes import arrange_notes
-from pdf2txt.furniture import Candidate, PageLines
 from pdf2txt.hyphens import Vocabulary
 from pdf2txt.language import detect_language
 from pdf2txt.layout import Detection
@@ -195,7 +195,7 @@ class Conversion:
                 lines = _lines(self._page(number))
                 linenumbers.take(lines, found)
                 edges[number - 1].rows = furniture.candidates(lines)
-        rows: list[list[furniture.Row]] = [[] for _ in edges]
+        rows: list[list[Row]] = [[] for _ in edges]
         if not self.settings.keep_headers:
             candidates = [e.rows for e in edges]
             rows = furniture.decide(candidates)
