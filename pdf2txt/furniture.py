@@ -13,7 +13,7 @@ from pdf2txt.order import row_groups
 from pdf2txt.recurrence import decide
 from pdf2txt.schema import Box
 from pdf2txt.spans import Line, join_row
-from pdf2txt.witnesses import SMALLER, alone_is, blocks_of, is_enough, main_size, outermost, page_number
+from pdf2txt.witnesses import SMALLER, alone_is, blocks_of, is_enough, outermost, page_number
 
 _ROWS = 5  # so many rows at each end of a page are looked at,
 _SMALL_ROWS = 12  # and more while they are set smaller than the page's text: a foot of legal notes
@@ -48,7 +48,7 @@ def candidates(page: PageLines) -> list[Candidate]:
         return []
     index = {id(line): n for n, line in flat}
     zone = max(_ZONE * page.height, min(_ZONE_POINTS, 0.3 * page.height))
-    size = main_size([a for _, a in flat])
+    size = sorted(a.size for _, a in flat)[len(flat) // 2]
     out = []
     for top in (True, False):
         near = [a for _, a in flat if (a.y1 < zone if top else a.y0 > page.height - zone)]
@@ -62,9 +62,9 @@ def candidates(page: PageLines) -> list[Candidate]:
             ordered.reverse()
         rows: list[tuple[Line, list[Line], float]] = []
         for rank, parts in enumerate(ordered[:_SMALL_ROWS]):
-            row = join_row(parts)
-            if rank >= _ROWS and row.size > SMALLER * size:
+            if rank >= _ROWS and parts[0].size > SMALLER * size:
                 break
+            row = join_row(parts)
             if top:
                 gap = min((a.y0 for _, a in flat if a.cy > row.y1), default=page.height) - row.y1
             else:

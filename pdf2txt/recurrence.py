@@ -164,7 +164,7 @@ def _behind(found: list[_Found], deeper: list[_Found], pages: list[list[Candidat
     for one in sorted(deeper, key=lambda f: f[1][1].rank):
         number, c = one[1]
         known = ranks[number, c.top]
-        if all(rank in known for rank in range(c.rank)):
+        if c.rank - 1 in known and all(rank in known for rank in range(c.rank)):
             known.add(c.rank)
             out.append(one)
     return out
