@@ -32,6 +32,9 @@ _RIGHT = re.compile(rf"({_CHAIN})")
 _CAMEL = re.compile(r"[a-zß-ÿ][A-ZÀ-Þ]|[A-ZÀ-Þ]{2}[a-zß-ÿ]")  # "LaTeX", "SQLite"
 # An address that the line's end may have cut.
 _ADDRESS = re.compile(r"(https?:/?/?|www\.|doi\.org/|\b10\.\d{4,})\S*$")
+# A DOI that goes on behind a full stop: a sentence begins with a capital letter, and hardly with a number.
+_DOI = re.compile(r"\b10\.\d{4,}/")
+_DOI_REST = re.compile(r"[a-z\d][\w./;()-]*\d[\w./;()-]*(\s|$)")
 # A path, an option, a name of a program, a mail address: its hyphens are mostly its own.
 _CODE_LEFT = re.compile(r"(^\W*--[a-z]|[\\_=@~]|://|^\W*/\w|/\S*/)\S*$")
 _CODE_RIGHT = re.compile(r"^\S*?(\w[\\_=@]\w|\w/\S*/|\w\(\d?\))")
@@ -291,8 +294,11 @@ def join(left: str, right: str, vocabulary: Vocabulary) -> tuple[str, str]:
     Returns (left, separator), the separator being a space or nothing; ``right`` follows unchanged.
     """
     left = left.rstrip()
-    if _ADDRESS.search(left) and (left[-1] in "/:_=&?" or (left[-1] == "-" and not right[:1].isspace())):
-        return left, ""
+    if address := _ADDRESS.search(left):
+        if left[-1] in "/:_=&?" or (left[-1] == "-" and not right[:1].isspace()):
+            return left, ""
+        if left[-1] == "." and _DOI.search(address.group()) and _DOI_REST.match(right):
+            return left, ""
     if not left or left[-1] not in MARKS:
         return left, "" if left.endswith("—") else " "
     stem = left[:-1]
