@@ -1,7 +1,7 @@
 """How many hyphens at line ends become what they should: generated text, in both directions, and the examples.
 
     python benchmarks/hyphens.py [--part held-out|development] [--languages en de] [--show N] [--cache DIR]
-    python benchmarks/hyphens.py --fit --words 2000000    # the weights in pdf2txt/hyphens.py
+    python benchmarks/hyphens.py --fit --words 250000    # weights as those in pdf2txt/hyphens.py; 12 minutes
 
 Running text is broken into lines of 40 to 60 characters as a typesetter would: inside words at the points of
 the LibreOffice patterns (package pyphen) and after the hyphens that a word has anyway. Then every line that

@@ -11,13 +11,16 @@ import re
 from collections import Counter
 from statistics import median
 
-from pdf2txt.blocks import CAPTION, FIGURE, longest_prose
-from pdf2txt.furniture import PageLines
+from pdf2txt.blocks import CAPTION, FIGURE, RULED, longest_prose
+from pdf2txt.edges import PageLines
+from pdf2txt.grids import ruled_areas, ruled_tables
 from pdf2txt.order import Region, rows
 from pdf2txt.schema import Box
 from pdf2txt.settings import Pdf2txtSettings
 from pdf2txt.spans import Line, bounding_box, same_row
+from pdf2txt.tables import find_grid
 
+_PLACED = ("figure", RULED)  # kinds of regions that have their place between others
 _AROUND = 5.0  # points around a drawing in which its outer labels stand
 _ALONE_SIDE = 72.0  # a drawing without a caption is a figure only if its sides are at least so long, points,
 _ALONE_LABELS = 6  # with so many labels
@@ -47,6 +50,20 @@ def sort_out(page: PageLines, number: int, settings: Pdf2txtSettings) -> list[Re
     for box, captioned in _figure_areas(page, size):
         if labels := _labels(box, captioned, page.lines, size):
             _move(page, labels, "figure", None if settings.figures == "drop" else out)
+    upright = [a for a in page.lines if not a.turn]
+    for table in ruled_tables(upright, page.drawn):
+        gone = {id(a) for a in table.lines}
+        page.lines = [a for a in page.lines if id(a) not in gone]
+        out.append(Region(table.rows, RULED))
+    for area in ruled_areas([a for a in page.lines if not a.turn], page.drawn):
+        here = {id(a) for a in page.lines}
+        if any(CAPTION.match(a.text) for a in area.lines) or not all(id(a) in here for a in area.lines):
+            continue  # two tables, or a piece of the one that was found
+        if grid := find_grid(rows(area.lines), "{}\n{}".format, area.rules):
+            gone = {id(a) for a in area.lines}
+            page.lines = [a for a in page.lines if id(a) not in gone]
+            head = [grid.header] if any(grid.header) else []
+            out.append(Region(area.as_rows([*head, *grid.rows]), RULED))
     if number == 1 and (data := publication_data(page.lines)):
         _move(page, data, "margin", None if settings.margin_boxes == "drop" else out)
     return out
@@ -65,9 +82,9 @@ def _move(page: PageLines, lines: list[Line], kind: str, shown: list[Region] | N
 
 
 def put_back(regions: list[Region], apart: list[Region]) -> list[Region]:
-    """Figures in front of what stands below them (their captions, mostly), margin boxes at the page's end."""
+    """Figures and ruled tables in front of what stands below them, margin boxes at the page's end."""
     out = list(regions)
-    for figure in (r for r in apart if r.kind == "figure"):
+    for figure in (r for r in apart if r.kind in _PLACED):
         x0, _, x1, y1 = bounding_box(figure.lines)
         for k, region in enumerate(out):
             n = next((n for n, a in enumerate(region.lines) if a.cy > y1 and a.x0 < x1 and a.x1 > x0), None)
@@ -77,7 +94,7 @@ def put_back(regions: list[Region], apart: list[Region]) -> list[Region]:
                 break
         else:
             out.append(figure)
-    return out + [r for r in apart if r.kind != "figure"]
+    return out + [r for r in apart if r.kind not in _PLACED]
 
 
 def _main_size(lines: list[Line]) -> float:

@@ -17,12 +17,22 @@ CAPTION = re.compile(
     r"(?i:figure|fig\.|table|tab\.|abbildung|abb\.|tabelle|listing|algorithm|scheme)\s*[A-Z]?\d+(\.\d+)*"
     r"(\s*[:.–—|]|\s+\W?[A-Z0-9]|\s*$)"
 )
+RULED = "ruled table"  # kind of a region whose lines are the rows of one, cells apart by tabs,
+BREAK = "\n"  # and the lines of a cell by this
 FIGURE = re.compile(r"(figure|fig\.|abbildung|abb\.)", re.I)
 _REFERENCES = re.compile(r"(\d+\.?\s+)?(references|bibliography|literature cited|literatur(verzeichnis)?)\s*", re.I)
 _SECTION = re.compile(r"(\d{1,2}(\.\d{1,2})*\.?|[IVX]{1,5}\.?|[A-Z]\.|chapter|part|appendix|kapitel|teil)\s", re.I)
 _NOTE = re.compile(r"([*∗†‡§¶]|\d{1,2}(?!\d))\s*\S")
 _TIGHT = re.compile(r"^(\d{1,2})(?=[^\W\d_]{2}|[A-ZÄÖÜ“\"‘])")
 _MATH = set("=∑∫∏√∂∇≤≥≠≈∈∉∀∃→←↔⇒⇔±×÷∞∝∼⊂⊆∪∩⊗⊕∥⋅")
+_INITIAL = re.compile(r"[A-Z]\.\s")
+_INITIALS = re.compile(r"([A-Z]\.[\s,-]*){2,}|[A-Z]\.,? (\(\d{4}|&|and\b)")
+_BEFORE_INITIAL = re.compile(r"(,|&|\band|\b[A-Z]\.)$")
+_AFFILIATION = re.compile(r"(?<=[^\W\d_])[\s^]*[\d*†‡§¶∗](\s*,?\s*[\d*†‡§¶∗])*")
+_BETWEEN_NAMES = re.compile(r"[,;&]|\s(?:and|und|et|y)\s")
+_NAME_PART = re.compile(
+    r"[^\W\d_a-zß-ÿ][^\W\d_]*([.'’-]+[^\W\d_]*)*|d[aeiou]s?|van|von|den?|der|del|la|le|al|bin|ter|zu"
+)
 _ENDS = tuple(".!?:;…。！？")
 
 
@@ -34,6 +44,7 @@ class RawBlock:
     lines: list[Line]
     kind: str = "text"
     region: int = 0  # number of its region on the page: blocks of one region follow each other downwards
+    ruled: bool = False  # a table of known cells: a line is a row, its cells apart by tabs (`grids.py`)
 
     @property
     def box(self) -> Box:
@@ -61,6 +72,9 @@ def cut_blocks(page: int, regions: list[Region], height: float, style: Style) ->
     """Blocks of one page in reading order, kinds set except those that need the other pages."""
     out: list[RawBlock] = []
     for number, region in enumerate(regions):
+        if region.kind == RULED:
+            out.append(RawBlock(page, region.lines, "table", number, ruled=True))
+            continue
         for lines in _cut(region.lines):
             block = RawBlock(page, lines, region.kind or "text", number)
             if block.kind == "text":
@@ -145,6 +159,7 @@ class Sections:
             biggest = max(first, key=lambda b: b.lines[0].size, default=None)
             if biggest is not None and biggest.lines[0].size > 1.15 * self.style.size:
                 biggest.kind = "title"
+                _unmark_authors(blocks[blocks.index(biggest) + 1 :], biggest.lines[0].size)
         for block in blocks:
             if len(block.lines) == 1 and _REFERENCES.fullmatch(block.lines[0].text):
                 self.listing, block.kind = True, "heading"
@@ -154,10 +169,29 @@ class Sections:
                 block.kind = "reference"
 
 
+def _unmark_authors(blocks: list[RawBlock], title: float) -> None:
+    """Names that stand in bold or large print right under a title of this size are no headings."""
+    for block in blocks:
+        if block.kind == "heading" and _are_names(" ".join(a.text for a in block.lines)):
+            block.kind = "text"
+        elif block.kind != "heading" or abs(block.lines[0].size - title) > 0.02 * title:
+            break
+
+
+def _are_names(text: str) -> bool:
+    """Several names, or one with an initial or with the mark of an affiliation."""
+    marked = _AFFILIATION.sub(" ", text)
+    names = [name.split() for name in _BETWEEN_NAMES.split(marked) if name.strip()]
+    if not all(2 <= len(name) <= 6 and all(map(_NAME_PART.fullmatch, name)) for name in names):
+        return False
+    return len(names) > 1 or marked.strip() != text.strip() or any(_INITIAL.match(part + " ") for part in names[0])
+
+
 def _cut(lines: list[Line]) -> list[list[Line]]:
     if not lines:
         return []
-    steps = [b.cy - a.cy for a, b in itertools.pairwise(lines) if 0 < b.cy - a.cy < 3 * a.size]
+    # Cells beside each other need not stand level: what is less than a line is no step between lines.
+    steps = [b.cy - a.cy for a, b in itertools.pairwise(lines) if 0.9 * a.size < b.cy - a.cy < 3 * a.size]
     step = median(steps) if steps else 1.2 * lines[0].size
     out: list[list[Line]] = [[lines[0]]]
     for before, line in itertools.pairwise(lines):
@@ -176,7 +210,11 @@ def _breaks(block: list[Line], before: Line, line: Line, column: list[Line], ste
     table_before, table = "\t" in before.text, "\t" in line.text
     if table and table_before:
         return line.cy - before.cy > 2.5 * step
-    if line.cy - before.cy > max(1.28 * step, 1.05 * size) and line.cy - before.cy > 1.28 * _step(block, step):
+    apart = line.cy - before.cy
+    if not before.text.rstrip().endswith(_ENDS) and longest_prose(before.text) > 2:
+        # In mid-sentence: a tall symbol moves a line's middle, and its upper or lower side, but hardly all three.
+        apart = min(apart, line.y0 - before.y0, line.y1 - before.y1)
+    if apart > max(1.28 * step, 1.05 * size) and apart > 1.28 * _step(block, step):
         return True
     if line.cy - before.cy > 1.5 * size and before.width < 15 * size and not line.text[:1].islower():
         return True  # few short lines, all far apart: each is a paragraph of its own
@@ -197,7 +235,7 @@ def _breaks(block: list[Line], before: Line, line: Line, column: list[Line], ste
         if not hanging:
             return starts or ended
         # The second line of a block decides between a hanging indent and a new paragraph.
-        return ended and starts and not BULLET.match(block[0].text)
+        return ended and starts and not BULLET.match(block[0].text) and not _is_hanging(column)
     if line.x0 < before.x0 - 0.8 * size and len(block) > 1 and _hangs(block, before):
         return True  # back to the margin after hanging lines: the next entry
     return before.x1 < right - 0.2 * width and before.text.rstrip().endswith(_ENDS) and line.text[:1].isupper()
@@ -238,10 +276,26 @@ def _hangs(block: list[Line], line: Line) -> bool:
     )
 
 
+def _is_hanging(column: list[Line]) -> bool:
+    """Whether the column's paragraphs begin at its margin and go on indented, as lists of references do.
+
+    Told by lines that surely go on, since they begin with a small letter: where most of those are indented, and
+    some stand under a line at the margin.
+    """
+    left = min(a.x0 for a in column)
+    inner = [a.x0 > left + 0.8 * a.size for a in column]
+    sure = [k for k in range(1, len(column)) if column[k].text[:1].islower()]
+    under = sum(inner[k] and not inner[k - 1] for k in sure)
+    return under > 1 and sum(inner[k] for k in sure) > 0.8 * len(sure)
+
+
 def _flows(before: Line, line: Line, column: list[Line]) -> bool:
     """A line that only looks like a list item: "... in section\\n2. It" or "a dash -\\n- within"."""
     right = max(a.x1 for a in column)
     full = before.x1 > right - 2 * before.size
+    initials = _INITIALS.match(line.text) or (full and _INITIAL.match(line.text))
+    if initials and _BEFORE_INITIAL.search(before.text.rstrip()):
+        return True  # a name: "Stouffer, R. J., & Taylor,\nK. E. (2016)"
     return full and abs(line.x0 - before.x0) < 0.3 * line.size and not before.text.rstrip().endswith(_ENDS)
 
 

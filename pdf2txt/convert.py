@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 from pdf2txt import apart, furniture, layout, linenumbers
 from pdf2txt.assemble import PageInfo, assemble
 from pdf2txt.blocks import RawBlock, Sections, Style, cut_blocks
+from pdf2txt.edges import Candidate, PageLines, Row
 from pdf2txt.engines import Engines, resolve
 from pdf2txt.errors import UserError, may_pass
 from pdf2txt.footnotes import arrange_notes
-from pdf2txt.furniture import Candidate, PageLines
 from pdf2txt.hyphens import Vocabulary
 from pdf2txt.language import detect_language
 from pdf2txt.layout import Detection
@@ -33,11 +33,11 @@ from pdf2txt.layout.regions import order_regions
 from pdf2txt.linenumbers import Numbered
 from pdf2txt.markup import BY_LINES, Outline
 from pdf2txt.order import Reading, Region, read_order
-from pdf2txt.reading import OcrStore, Opened, PageRead, Reader
+from pdf2txt.reading import CUT_OFF, OcrStore, Opened, PageRead, Reader
 from pdf2txt.schema import CONVERTED, Document, as_table
 from pdf2txt.settings import Pdf2txtSettings
 from pdf2txt.spool import Spool, pack_line, ranges, unpack_line
-from pdf2txt.tables import gather_tables
+from pdf2txt.table_pieces import gather_tables
 from pdf2txt.textfile import SUFFIXES, convert_text
 from pdf2txt.units import digest
 
@@ -195,7 +195,7 @@ class Conversion:
                 lines = _lines(self._page(number))
                 linenumbers.take(lines, found)
                 edges[number - 1].rows = furniture.candidates(lines)
-        rows: list[list[furniture.Row]] = [[] for _ in edges]
+        rows: list[list[Row]] = [[] for _ in edges]
         if not self.settings.keep_headers:
             candidates = [e.rows for e in edges]
             rows = furniture.decide(candidates)
@@ -284,8 +284,8 @@ class Conversion:
             return "timeout" if over_time else "corrupt"
         if not length:
             warnings.append("no text was found on its pages")
-            return "empty"
-        return "ok"
+            return "corrupt" if CUT_OFF in warnings else "empty"
+        return "partial" if CUT_OFF in warnings else "ok"
 
     # -- what the spool holds ----------------------------------------------------------------------------------
 
@@ -344,7 +344,7 @@ class Conversion:
         blocks, left_out = arrange_notes(gather_tables(blocks), self.settings.footnotes)
         aside = lines.furniture + [("footnote", note.as_line()) for note in left_out]
         return {
-            "blocks": [[b.kind, b.region, [pack_line(line) for line in b.lines]] for b in blocks],
+            "blocks": [[b.kind, b.region, [pack_line(line) for line in b.lines], b.ruled] for b in blocks],
             "furniture": [[kind, pack_line(line)] for kind, line in aside],
             "seen": [page.width, page.height, page.rotation, page.origin, page.confidence],
             "lost": page.lost,
@@ -385,8 +385,8 @@ def _lines(page: PageRead) -> PageLines:
 
 
 def _blocks(number: int, shaped: dict[str, Any]) -> list[RawBlock]:
-    return [RawBlock(number, [unpack_line(line) for line in lines], kind, region)
-            for kind, region, lines in shaped["blocks"]]  # fmt: skip
+    return [RawBlock(number, [unpack_line(line) for line in lines], kind, region, ruled)
+            for kind, region, lines, ruled in shaped["blocks"]]  # fmt: skip
 
 
 class _Edges:

@@ -16,6 +16,7 @@ _MOST = 4000  # objects of one page that are looked at; a page with more is a ma
 _PAGE = 0.7  # an area that covers more of the page is its background, or wraps all of its content
 _SMALL = 12.0  # points: no side of a drawing that holds labels is shorter
 _NEAR = 9.0  # points: strokes of one chart are no farther apart
+_LINE = 6.0  # points: no row of a table is lower
 _SHAPES = 4  # so many curved or slanted strokes make a chart; tables and boxes have none,
 _SHARE = 0.05  # or hardly any beside their rules (a logo over the table)
 
@@ -27,6 +28,7 @@ class Drawings:
     charts: list[Box] = field(default_factory=list)  # embedded vector graphics, or many strokes close together
     pictures: list[Box] = field(default_factory=list)  # raster images
     rules: list[Box] = field(default_factory=list)  # horizontal lines at least 40 points long
+    verticals: list[Box] = field(default_factory=list)  # vertical ones, at least as long as a line of text is high
 
     @property
     def areas(self) -> list[Box]:
@@ -59,14 +61,25 @@ def read(page: Any, frame: Any) -> Drawings:
         if kind == pdfium.FPDF_PAGEOBJ_PATH:
             if w >= 40 and h <= 3:
                 found.rules.append(box)
+            elif w <= 3 and h >= _LINE:
+                found.verticals.append(box)
             if w < 0.8 * width:
                 strokes.append(box)
                 shapes.append(min(w, h) > 2 and _is_shape(pdfium, item))
+                if w >= 40 and h >= _LINE and not shapes[-1] and _is_stroked(pdfium, item):
+                    x0, y0, x1, y1 = box  # a box around a cell
+                    found.rules += [(x0, y0, x1, y0), (x0, y1, x1, y1)]
+                    found.verticals += [(x0, y0, x0, y1), (x1, y0, x1, y1)]
         elif min(w, h) >= _SMALL:
             (found.pictures if kind == pdfium.FPDF_PAGEOBJ_IMAGE else found.charts).append(box)
     if sum(shapes) >= _SHAPES:
         found.charts += _clusters(strokes, shapes)
     return found
+
+
+def _is_stroked(pdfium: Any, item: Any) -> bool:
+    fill, stroke = ctypes.c_int(), ctypes.c_int()
+    return bool(pdfium.FPDFPath_GetDrawMode(item, fill, stroke)) and bool(stroke.value)
 
 
 def _is_shape(pdfium: Any, item: Any) -> bool:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from statistics import median
 
-from pdf2txt.furniture import PageLines
+from pdf2txt.edges import PageLines
 from pdf2txt.spans import Line, same_row
 
 _ENOUGH = 8  # numbers of a page that prove line numbering by themselves; fewer need another page that has it

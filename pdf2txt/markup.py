@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 from pdf2txt.blocks import RawBlock
 from pdf2txt.hyphens import Vocabulary, join
-from pdf2txt.tables import find_grid, to_markdown
+from pdf2txt.tables import Grid, find_grid, grid_of_rows, to_markdown
 
 Format = Literal["plain", "markdown"]
 
@@ -148,7 +148,10 @@ def _table(blocks: list[RawBlock], vocabulary: Vocabulary) -> list[Piece]:
         left, separator = join(left, right, vocabulary)
         return left + separator + right
 
-    grid = find_grid([line for line in blocks[0].lines if _bare(line.text)], together)
+    if blocks[0].ruled:
+        grid: Grid | None = grid_of_rows(blocks[0].lines, together)
+    else:
+        grid = find_grid([line for line in blocks[0].lines if _bare(line.text)], together)
     if grid is None:
         return []
     return [Piece(0, _without_soft_hyphens(_CUT_OFF.sub("-", to_markdown(grid))))]

@@ -9,6 +9,7 @@ baselines on both sides, and rows are read across.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
@@ -209,7 +210,19 @@ def _strips(lines: list[Line]) -> list[float]:
             out.append((cover[i], x0 + (i + j) / 2))
         i = j
     out.sort()
-    return [at for _, at in out[:8]]
+    found = [at for _, at in out[:8]]
+    # Cells of a table above or below two columns may end all over their gutter. The left edge of the right column
+    # shows where it is all the same.
+    begins = Counter(int(line.x0 - x0) for line in lines)
+    for left, times in begins.most_common(3):
+        at = x0 + left - narrow
+        if (
+            left
+            and times >= max(2 * _MIN_ROWS, 0.2 * len(lines))
+            and all(abs(at - other) > 3 * narrow for other in found)
+        ):
+            found.append(at)
+    return found
 
 
 def _bands(lines: list[Line], at: float) -> list[_Band]:
@@ -250,6 +263,8 @@ def _columns(left: list[Line], right: list[Line]) -> bool | None:
     if bottom - top < 2 * size:
         return True  # one under the other, beside the strip: any order of reading is the same
     few, many = (a, b) if len(a) <= len(b) else (b, a)
+    if len(few) <= 2 * _MIN_ROWS and not any(same_row(x, y) for x in few for y in many):
+        return False  # nothing stands beside anything: a centred title between lines at the margin
     beside = [line for line in few if line.y1 > many[0].y0 and line.y0 < many[-1].y1]
     level = sum(any(abs(line.cy - other.cy) < 0.2 * size for other in many) for line in beside)
     aligned = level >= 0.7 * max(1, len(beside))

@@ -18,12 +18,14 @@ from pdf2txt.errors import UserError, may_pass
 from pdf2txt.judge import Verdict, judge
 from pdf2txt.render import page_image, poppler_pages, scale_for
 from pdf2txt.repair import repair
+from pdf2txt.salvage import MOST, salvaged
 from pdf2txt.settings import Pdf2txtSettings
 from pdf2txt.spans import Line
 from pdf2txt.spool import pack_line, unpack_line
 
 _log = logging.getLogger(__name__)
 _PASSWORD_ERRORS = (4, 5)  # FPDF_ERR_PASSWORD, FPDF_ERR_SECURITY
+CUT_OFF = "damaged: its end is missing, and what stood there is lost"
 _LETTER = (612.0, 792.0)  # points; what a page of unknown size is taken for until it is drawn
 _REOPEN = 64  # pages after which the file is opened anew: pdfium keeps what it has parsed until it is closed
 
@@ -83,6 +85,7 @@ class Reader:
         self._pdf: Any = None
         self._password: str | None = None
         self._given = 0  # pages since the file was opened
+        self._mended = False  # its end is missing
         self._broken = False  # pdfium cannot open it, poppler may
 
     def open(self) -> Opened:
@@ -102,11 +105,11 @@ class Reader:
             return Opened(pages, "", ["damaged: pages drawn by poppler and read by OCR"])
         if not pages:
             return Opened(0, "empty", ["the file has no pages"])
-        return Opened(pages)
+        return Opened(pages, "", [CUT_OFF] if self._mended else [])
 
     def _unlocked(self) -> Any:
         known = (self._password,) if self._password is not None else (None, *_passwords(self.settings.passwords))
-        document, self._password = _open(self.path, known)
+        document, self._password, self._mended = _open(self.path, known)
         return document
 
     def _locked(self) -> str:
@@ -265,19 +268,41 @@ def open_pdf(path: Path, passwords: Path | None) -> tuple[Any, str | None]:
     Raises:
         pypdfium2.PdfiumError: it is no PDF, damaged, or no password fits.
     """
-    return _open(path, (None, *_passwords(passwords)))
+    document, password, _ = _open(path, (None, *_passwords(passwords)))
+    return document, password
 
 
-def _open(path: Path, passwords: tuple[str | None, ...]) -> tuple[Any, str | None]:
+def _open(path: Path, passwords: tuple[str | None, ...]) -> tuple[Any, str | None, bool]:
+    """The document, its password, and whether it had to be mended for that."""
     import pypdfium2
 
     for k, password in enumerate(passwords):
         try:
-            return pypdfium2.PdfDocument(path, password=password), password
+            return pypdfium2.PdfDocument(path, password=password), password, False
         except pypdfium2.PdfiumError as error:
-            if error.err_code not in _PASSWORD_ERRORS or k + 1 == len(passwords):
-                raise
+            if error.err_code in _PASSWORD_ERRORS and k + 1 < len(passwords):
+                continue
+            if error.err_code not in _PASSWORD_ERRORS and (mended := _mended(path)) is not None:
+                return mended, None, True
+            raise
     raise AssertionError  # the last password either opened it or raised
+
+
+def _mended(path: Path) -> Any:
+    """The document of a file whose end is missing, None where no page is left."""
+    import pypdfium2
+
+    data = salvaged(path.read_bytes()) if path.stat().st_size <= MOST else None
+    if data is None:
+        return None
+    try:
+        document = pypdfium2.PdfDocument(data)
+    except pypdfium2.PdfiumError:
+        return None
+    if len(document):
+        return document
+    document.close()
+    return None
 
 
 def _passwords(path: Path | None) -> tuple[str, ...]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import ctypes
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pdf2txt.characters import read_characters
 from pdf2txt.spans import WIDE_SPACE, Gap, Line, gaps_behind, same_row
+from pdf2txt.superscripts import is_exponent, superscript
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +27,7 @@ _LINE_ENDS = frozenset({0, 10, 13})
 _SPACES = frozenset({9, 32, 160, 0x2002, 0x2003, 0x2009})
 _INVISIBLE = 3  # PDF text render mode: neither fill nor stroke
 _SPACE = 0.17  # in heights of the letters' boxes: a gap that separates words though no space was drawn
+_RAISED, _LIFT = 0.85, 0.15  # superscripts: at most so high, and raised by so much, in heights of the line's letters
 _WIDE_GAP = 1.5  # in font sizes: wider than any justified space, narrower than column gutters and table gaps
 
 
@@ -136,7 +138,8 @@ def _frame(page: Any, codes: list[int], turns: list[int]) -> Frame:
 @dataclass(slots=True)
 class _Run:
     line: Line
-    middle: int  # index of a character in its middle, to ask for font and render mode
+    first: int  # index of its first character,
+    end: int  # and behind its last one: three of them are asked for font and render mode
 
 
 def _runs(codes: list[int], boxes: list[list[float]], sizes: list[float], turns: list[int], frame: Frame) -> list[_Run]:
@@ -145,6 +148,7 @@ def _runs(codes: list[int], boxes: list[list[float]], sizes: list[float], turns:
     text: list[str] = []
     gaps: list[int] = []  # where in ``text`` a space seems to be missing
     wide: list[tuple[int, float, float]] = []  # where in ``text`` a wide space ends, and its x0 and x1
+    raised: list[int] = []  # which of ``text`` are small and above the line: superscripts
     start = 0
     x0 = y0 = x1 = y1 = 0.0
     biggest = 0.0
@@ -152,10 +156,12 @@ def _runs(codes: list[int], boxes: list[list[float]], sizes: list[float], turns:
     high = 0
 
     def finish(end: int) -> None:
-        nonlocal text, gaps, wide
+        nonlocal text, gaps, wide, raised
         # Letters spaced out for looks have a gap after every letter: those are not words.
         if len(gaps) >= 0.3 * len(text):
             gaps = []
+        if raised:
+            _mark_raised(text, raised)
         between = _wide_spaces(text, gaps, wide) if wide else ()
         for at in reversed(gaps):
             text.insert(at, " ")
@@ -164,8 +170,8 @@ def _runs(codes: list[int], boxes: list[list[float]], sizes: list[float], turns:
             size = sorted(sizes[start:end])[(end - start) // 2]
             turn = (turn_now - frame.rotation) % 360
             size = _scaled(size, x0, y0, x1, y1, turn)
-            runs.append(_Run(Line(joined, x0, y0, x1, y1, size, turn=turn, gaps=between), (start + end) // 2))
-        text, gaps, wide = [], [], []
+            runs.append(_Run(Line(joined, x0, y0, x1, y1, size, turn=turn, gaps=between), start, end))
+        text, gaps, wide, raised = [], [], [], []
 
     rotation = frame.rotation
     for i, (c, (ax, ay, bx, by), turn_i) in enumerate(zip(codes, boxes, turns, strict=True)):
@@ -194,12 +200,18 @@ def _runs(codes: list[int], boxes: list[list[float]], sizes: list[float], turns:
                 finish(i)
             elif turn_i == rotation:
                 em = tallest * 0.8
-                if (
-                    ax - x1 > _WIDE_GAP * em
-                    or ax < x1 - 2 * em - 2
-                    or ((ay != y0 or by != y1) and min(y1, by) - max(y0, ay) < 0.35 * min(y1 - y0, height))
-                ):
+                if ax - x1 > _WIDE_GAP * em or ax < x1 - 2 * em - 2:
                     finish(i)
+                elif ay != y0 or by != y1:
+                    if min(y1, by) - max(y0, ay) < 0.35 * min(y1 - y0, height):
+                        finish(i)
+                    # The glyphs of another font may be low as well. Some files set all fonts at size 1.
+                    elif (
+                        height < _RAISED * tallest
+                        and y1 - by > _LIFT * tallest
+                        and (sizes[i] < _RAISED * sizes[start] or (48 <= c < 58 and sizes[i] == sizes[start] == 1))
+                    ):
+                        raised.append(len(text))
         if not text:
             start, turn_now = i, turn_i
             x0, y0, x1, y1 = ax, ay, bx, by
@@ -208,6 +220,8 @@ def _runs(codes: list[int], boxes: list[list[float]], sizes: list[float], turns:
             if ax - x1 > _SPACE * tallest and turn_now == rotation:
                 if text[-1] != " ":
                     gaps.append(len(text))
+                    if raised and raised[-1] == len(text):
+                        raised.pop()  # told from the word before it by a space
                 if ax - x1 > WIDE_SPACE * 0.8 * tallest:
                     wide.append((len(text), x1, ax))
             if ax < x0:
@@ -223,6 +237,20 @@ def _runs(codes: list[int], boxes: list[list[float]], sizes: list[float], turns:
     if text:
         finish(len(codes))
     return runs
+
+
+def _mark_raised(text: list[str], raised: list[int]) -> None:
+    """Write each run of superscripts in ``text`` as such if it could be taken for a part of the word before it."""
+    begin = 0
+    for n, at in enumerate(raised):
+        if n + 1 < len(raised) and raised[n + 1] == at + 1:
+            continue
+        first = raised[begin]
+        begin = n + 1
+        if first == 1 and text[0].isupper() and text[1].islower():
+            continue  # a large initial
+        if first and is_exponent(text[first - 1], "".join(text[first : at + 1]).split(" ")[0]):
+            text[first : at + 1] = superscript(text[first : at + 1])
 
 
 def _wide_spaces(text: list[str], missing: list[int], wide: list[tuple[int, float, float]]) -> tuple[Gap, ...]:
@@ -242,14 +270,24 @@ def _scaled(size: float, x0: float, y0: float, x1: float, y1: float, turn: int) 
 
 
 def _looks(pdfium: Any, handle: Any, run: _Run) -> None:
-    """Render mode and weight of a run, from the text object of its middle character."""
-    item = pdfium.FPDFText_GetTextObject(handle, run.middle)
+    """Render mode and weight of a run, from the text object of its middle character.
+
+    A line with some words in bold is no bold line: of one that seems to be, both ends must be bold as well.
+    """
+    item = pdfium.FPDFText_GetTextObject(handle, (run.first + run.end) // 2)
     if not item:
         return
     run.line.hidden = pdfium.FPDFTextObj_GetTextRenderMode(item) == _INVISIBLE
+    run.line.bold = _has_bold_font(pdfium, item)
+    for at in (run.first, run.end - 1) if run.line.bold else ():
+        end = pdfium.FPDFText_GetTextObject(handle, at)
+        if end and ctypes.addressof(end.contents) != ctypes.addressof(item.contents):
+            run.line.bold = run.line.bold and _has_bold_font(pdfium, end)
+
+
+def _has_bold_font(pdfium: Any, item: Any) -> bool:
     font = pdfium.FPDFTextObj_GetFont(item)
-    if font:
-        run.line.bold = _is_bold(pdfium, font)
+    return bool(font) and _is_bold(pdfium, font)
 
 
 def _is_bold(pdfium: Any, font: Any) -> bool:
@@ -297,6 +335,11 @@ def _adjoin(a: Line, b: Line) -> bool:
 def _joined(a: Line, b: Line) -> Line:
     gap = b.x0 - a.x1
     space = " " if gap > 0.12 * max(a.size, b.size) else ""
+    if not space and b.size < _RAISED * a.size and b.height < _RAISED * a.height and a.y1 - b.y1 > _LIFT * a.height:
+        initial = len(a.text) == 1 and a.text.isupper() and b.text[:1].islower()  # a large one
+        word = b.text.split()[0]
+        if not initial and is_exponent(a.text[-1], word):
+            b = replace(b, text=b.text.replace(word, "".join(superscript(list(word))), 1))
     main = a if len(a.text) >= len(b.text) else b
     # A superscript must not make the line taller: the row tests compare heights.
     tall = [main] if min(a.size, b.size) < 0.85 * main.size else [a, b]

@@ -146,3 +146,44 @@ def test_lines_of_one_title_are_one(read, align: str, size: int):
 def test_two_headings_are_two(read):
     d = read(f"{PAGE.format(60)}#text(14pt)[*3 Results*]\n\n#text(14pt)[*3.1 Of Ships*]\n\n{prose(12)}")
     assert d.text.split("\n\n")[:2] == ["3 Results", "3.1 Of Ships"]
+
+
+def test_superscripts_are_told_from_the_word_before_them(read):
+    d = read(
+        PAGE.format(60) + "#set super(typographic: false)\n"
+        "The pier covers 40 m#super[2] and the mole 10#super[−3] of that.#super[12] On the 21#super[st] of May "
+        "the town#super[1] paid, as ledgers#super[[3]] say, for the Grand Pier#super[TM] and H#sub[2]O."
+    )
+    assert d.text == (
+        "The pier covers 40 m² and the mole 10⁻³ of that.¹² On the 21st of May "
+        "the town¹ paid, as ledgers[3] say, for the Grand PierTM and H2O."
+    )
+
+
+def test_bold_words_break_no_paragraph(read):
+    plain = "the harbour master kept a ledger of every vessel in port and of its cargo while"
+    bold = "every vessel in port *paid its fee and had a mooring before noon* on the long pier and"
+    d = read(PAGE.format(60) + " \\\n".join([plain, bold, plain, bold, plain]))
+    assert len(d.paragraphs) == 1
+
+
+def test_references_with_hanging_lines_are_one_paragraph_each(read):
+    entries = (
+        "Harbourmaster, A. B., Lightkeeper, C. D., Dockwright, E. F., Pilot, G. H., Stevedore, I., & Tallyman,\\ "
+        "K. E. (2016). On the ledgers of the northern harbour and their readers",
+        "Ropemaker, Q., Sailwright, R., Cooper, S., Chandler, T., Lighterman, U., & Mate, V. M. (2019).\\ "
+        "Learning to count barrels and the cargoes of small vessels by example in ports of the north",
+        "Netmaker, W. (2020). A history of nets, of their makers and of their uses in the fisheries of the coast,\\ "
+        "with drawings by the author. https:\\/\\/doi.org/10.1111/j.\\ 1365-2966.2008.13422.x",
+        "Oarsman, X. (2021). A history of oars, of their makers and of all their uses in the harbours of the coast\\ "
+        "and of the northern islands, with drawings by the author and two maps.",
+    )
+    d = read(
+        "#set page(width: 500pt, height: 595pt, margin: 40pt)\n#set text(size: 9pt, hyphenate: false)\n"
+        "#set par(hanging-indent: 18pt, leading: 5pt, spacing: 8pt)\n= References\n" + "\n\n".join(entries)
+    )
+    references = [d.text[p.start : p.end] for p in d.paragraphs][1:]
+    assert [text.split(",")[0] for text in references] == ["Harbourmaster", "Ropemaker", "Netmaker", "Oarsman"]
+    assert "Tallyman, K. E. (2016)" in references[0]
+    assert "(2019). Learning" in references[1]
+    assert references[2].endswith("https://doi.org/10.1111/j.1365-2966.2008.13422.x")

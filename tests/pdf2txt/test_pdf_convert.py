@@ -176,6 +176,26 @@ def test_truncated_file_keeps_its_good_pages_or_says_corrupt(typeset, tmp_path: 
     checked(d)
 
 
+@pytest.mark.parametrize("streams", [False, True])
+def test_pages_before_a_files_missing_end_are_kept(typeset, tmp_path: Path, checked, streams: bool):
+    """Without its cross-reference table; the objects plain, or packed in object streams."""
+    pypdf = pytest.importorskip("pypdf")
+    whole = typeset(PAGE + f"{PROSE} first.\n#pagebreak()\n{PROSE} second.")
+    path = tmp_path / "cut.pdf"
+    if streams:
+        data = whole.read_bytes()
+    else:
+        writer = pypdf.PdfWriter(clone_from=whole)
+        writer.write(path)
+        data = path.read_bytes()
+    path.write_bytes(data[: data.rfind(b"endobj") + 6] if streams else data[: data.rfind(b"trailer") - 30])
+    d = convert(path, GEOMETRY)
+    checked(d)
+    assert (d.status, d.n_pages) == ("partial", 2)
+    assert "first." in d.text and "second." in d.text
+    assert any("its end is missing" in warning for warning in d.warnings)
+
+
 def test_text_and_markdown_files(tmp_path: Path, checked):
     path = tmp_path / "notes.md"
     path.write_bytes("# Title\r\n\r\nFirst paragraph,\r\nsecond line.\r\n\r\n\r\nThe oﬃce.\r\n".encode())

@@ -228,3 +228,14 @@ def test_numbers_tell_lines_apart_where_only_one_other_page_agrees(lines):
     heads = ["Ledger of 1998, sheet 4 of 9", "Ledger of 1998, sheet 5 of 9"]
     pages = lines(book([f"{head}\n\n#v(20pt)\nThe {mixed(n)}" for n, head in enumerate(heads)]))
     assert all(rows[0].startswith("The ") for rows in left(pages))
+
+
+def test_a_foot_of_many_small_lines_goes_as_a_whole(lines):
+    """Legal notes of more rows than a running foot has: they recur, and nothing but furniture stands below them."""
+    notes = " \\ ".join(f"Clause {letter} of the terms of sale binds the buyer" for letter in "ABCDEF")
+    foot = f"footer-descent: 4pt, footer: text(5pt)[#align(center)[Page#context counter(page).display()of 3]\n{notes}]"
+    pages = lines(page("#pagebreak()".join(mixed(n) for n in range(3)), foot))
+    remove_furniture(pages)
+    for one in pages:
+        assert not [a.text for a in one.lines if "Clause" in a.text or "of 3" in a.text]
+        assert len(one.furniture) == 7

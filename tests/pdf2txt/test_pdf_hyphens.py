@@ -26,7 +26,7 @@ def joined(pair: str, language: str, *lines: str) -> str:
 ENGLISH = {
     "go": "exam-|ple infor-|mation some-|thing with-|out under-|stand hap-|piness lan-|guage's of-|ten "
     "gram-|mars unfor-|tunately re-|main to-|gether after-|wards counter-|part EX-|AMPLES before-|hand "
-    "CALIBRA-|TION clima-|tologists.net How_to_con-|tribute",
+    "CALIBRA-|TION clima-|tologists.net tide-|gaugelab.org How_to_con-|tribute",
     "stay": "long-|term well-|known self-|made rule-|based user-|friendly twenty-|five half-|eaten cost-|effective "
     "Navier-|Stokes CD-|ROM x-|ray state-|of-the-art mother-in-|law's risk-|averse non-|linear-looking "
     "hard-|working hand-|crafted thread-|safe",

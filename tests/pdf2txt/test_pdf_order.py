@@ -11,7 +11,9 @@ from itertools import count
 
 import pytest
 
+from pdf2txt.order import read_order
 from pdf2txt.settings import Pdf2txtSettings
+from pdf2txt.spans import Line
 
 TEXT = (
     "harbour ledger vessel cargo master evening trade column school office copy governor bank box stair hand "
@@ -111,3 +113,24 @@ def test_a_sidebar_stays_in_one_piece(read):
     rest = m.paragraphs(9)
     d = read(page(1) + f"#grid(columns: (130pt, 1fr), gutter: 20pt, text(8pt)[{side}], [{rest}])")
     assert marks(d.text) == sorted(marks(d.text))
+
+
+def test_a_table_whose_cells_stand_in_the_gutter_parts_no_columns():
+    def row(y: float, *cells: tuple[float, float]) -> list[Line]:
+        return [Line("barrels of salt " * max(1, int((b - a) / 70)), a, y, b, y + 9, 9) for a, b in cells]
+
+    table = [row(60 + 12 * n, (55, 68), (135, 224), (263 + n, 277 + n), (300, 310)) for n in range(5)]
+    text = [row(150 + 12 * n, (55, 261), (275, 481)) for n in range(20)]
+    reading = read_order([line for lines in table + text for line in lines])
+    assert [len(region.lines) for region in reading.regions] == [5, 20, 20]
+
+
+def test_a_centred_title_between_lines_at_the_margin_stays_between_them(read):
+    d = read(
+        "#set page(width: 420pt, height: 300pt, margin: 40pt)\n#set text(size: 9pt)\n"
+        "Contents\n\n#align(center)[The Harbours and their Subsidiaries\\ Notes to the Ledgers of the Year\\ "
+        "(Continued)]\n\n"
+        "#v(8pt)\nRecently issued ledgers\n\nRecently closed ledgers"
+    )
+    names = ("Contents", "The Harbours", "(Continued)", "Recently issued", "Recently closed")
+    assert [d.text.index(name) for name in names] == sorted(d.text.index(name) for name in names)

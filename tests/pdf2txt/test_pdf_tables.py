@@ -10,13 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from pdf2txt.blocks import RawBlock
+from pdf2txt.blocks import RawBlock, _are_names
 from pdf2txt.hyphens import Vocabulary
 from pdf2txt.markup import Outline, render
 from pdf2txt.order import rows as join_rows
 from pdf2txt.settings import Pdf2txtSettings
 from pdf2txt.spans import Line, join_row
-from pdf2txt.tables import Grid, find_grid, gather_tables, is_number, to_markdown
+from pdf2txt.table_cells import is_number
+from pdf2txt.table_pieces import gather_tables
+from pdf2txt.tables import Grid, find_grid, to_markdown
 
 GEOMETRY = Pdf2txtSettings(layout="geometry", ocr="off")
 MARKDOWN = GEOMETRY.model_copy(update={"format": "markdown"})
@@ -255,3 +257,67 @@ def test_headings_that_occur_once_do_not_push_the_sections_down():
     second_line = block("of two lines", "heading", 20)
     outline = Outline([title, second_line, authors, section])
     assert [outline.level(b) for b in (title, second_line, authors, section)] == [1, 1, 2, 2]
+
+
+# ------------------------------------------------------------------------------------------- ruled tables
+
+RULED = (
+    "Pier", "What the ledger says of it", "Kept by", "The Old North Pier",
+    "Vessels moor here whose cargo is dry and whose masters have paid the fee in full before noon.",
+    "The clerk and his two sons", "Mole", "Boats only.", "Nobody", "South Pier",
+    "Vessels whose cargo is wet, and all of them at night when the lamps are lit along the northern quay.",
+    "The warden of lamps",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("align", ["top", "horizon", "bottom"])
+@pytest.mark.parametrize("columns", ["(60pt, 120pt, 70pt)", "(50pt, 200pt, 40pt)"])
+def test_cells_between_strokes_are_whole_wherever_their_lines_stand(read, columns: str, align: str):
+    d = read(table(*RULED, columns=columns, options=f"align: {align}, inset: 2pt"))
+    assert html_rows(d.text) == [list(RULED[k : k + 3]) for k in range(0, 12, 3)]
+    assert [b.kind for b in d.blocks] == ["table"]
+
+
+def test_a_table_between_three_rules_ends_its_head_at_the_second(read):
+    cells = ("File Name", "Description", "*01 Widget NGC5533 All Components.csv*",
+             "Readings of the tide at the northern pier",
+             "*02 Plotting SPARC Data.csv*", "Barrels landed there in every year of the war with their weights",
+             "*03 Curves.csv*", "A key to both")  # fmt: skip
+    lines = "table.hline(y: 0), table.hline(y: 1), table.hline(y: 4)"
+    options = f"stroke: none, inset: (x: 3pt, y: 4pt), {lines}"
+    d = read(
+        "Before it.\n\n" + table(*cells, columns="(auto, 70pt)", options=options).replace(PAGE, "") + "\n\nBehind it."
+    )
+    assert html_rows(d.text) == [[c.strip("*") for c in cells[k : k + 2]] for k in range(0, 8, 2)]
+    assert d.text.startswith("Before it.") and d.text.endswith("Behind it.")
+
+
+def test_a_form_of_empty_boxes_is_no_table(read):
+    cells = ("Name", "", "", "", "", "", "Address", "", "", "", "", "")
+    assert "|" not in read(table(*cells, columns="(60pt, 60pt, 60pt)", options="rows: 20pt")).text
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Ada Harbour#super[1], Berta van der Mole#super[2,3], and C. Quay-Smith#super[1]",
+        "Ada B. Harbour",
+        "Ada Harbour #super[1]",
+    ],
+)
+def test_authors_under_the_title_are_no_heading(read, line: str):
+    source = (
+        f"{PAGE}#set super(typographic: false)\n#text(18pt)[Of Harbours and Ledgers]\n\n#v(8pt)*{line}*\n\n#v(8pt)"
+        "Office of Tides, Port\n\n#v(8pt)#text(12pt)[*1 Opening Words*]\n\n"
+        "The harbour master kept a ledger of ships.\n\n"
+    )
+    d = read(source, MARKDOWN)
+    assert [b.kind for b in d.blocks] == ["title", "text", "text", "heading", "text"]
+    assert "## 1 Opening Words" in d.text
+
+
+@pytest.mark.parametrize(
+    "text", ["Summary", "Example Usage", "Methods and Materials", "Statement of Need", "2 Results"]
+)
+def test_no_names(text: str):
+    assert not _are_names(text)
