@@ -21,7 +21,7 @@ from longlora.merge.writer import Spec, write_model
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
@@ -71,7 +71,8 @@ def run(settings: MergeSettings, inputs: dict[str, Path], work: Path, report: Ca
     config = _config(base, adapter_dir)
     context_length = _context_length(config)
     _copy_tokenizer(base, adapter_dir, model_dir, context_length)
-    merge = Merge(Checkpoint(base), adapter, *_ties(config))
+    device = settings.resolved_device()
+    merge = Merge(Checkpoint(base), adapter, *_ties(config), device)
     specs = [Spec(name, merge.shape(name), _dtype(merge, name, settings)) for name in merge.names]
     stored = sorted({s.dtype for s in specs if s.dtype in FLOATS})
     config["dtype"] = stored[0] if len(stored) == 1 else "float32"
@@ -84,7 +85,9 @@ def run(settings: MergeSettings, inputs: dict[str, Path], work: Path, report: Ca
         settings.max_shard_bytes,
         lambda n: report("progress", done=n, total=len(specs), unit="tensors"),
     )
-    checks = compare(base, adapter_dir, model_dir, merge, specs, settings.probe_tokens, settings.tolerance)
+    checks = compare(
+        model_dir, merge, specs, probe_tokens=settings.probe_tokens, tolerance=settings.tolerance, device=device
+    )
     metrics = {
         "logits_max_difference": checks["exact"]["max_absolute"],
         "context_length": context_length,
@@ -127,7 +130,8 @@ def run(settings: MergeSettings, inputs: dict[str, Path], work: Path, report: Ca
 
 def fingerprint(settings: MergeSettings, base: Path, adapter: Path) -> str:
     """sha256 of settings and files: an earlier attempt in ``work`` counts only if it was of the same."""
-    parts: list[Any] = [STAGE_VERSION, settings.model_dump(mode="json"), base.name]  # the card has the name
+    chosen = settings.model_dump(mode="json", exclude={"device"})
+    parts: list[Any] = [STAGE_VERSION, chosen, base.name]  # the card has the name
     for folder in (base, adapter):
         digests = {}
         for path in sorted(folder.glob("*")):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import zipfile
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
     import torch
 
 LORA_KEY = re.compile(r"(?P<module>.+)\.lora_(?P<part>A|B|magnitude_vector)(\.weight)?")
+# Other files of these kinds (training_args.bin, optimizer.bin, a consolidated copy) are not the weights.
+WEIGHTS = (
+    ("model", ".safetensors"), ("adapter_model", ".safetensors"), ("pytorch_model", ".bin"), ("adapter_model", ".bin"),
+)  # fmt: skip
+CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # beginnings of PEFT's init_lora_weights
 WRAPPERS = re.compile(r"\.(modules_to_save(\.default)?|base_layer)(?=\.)")  # names PEFT puts inside a path
 
 
@@ -38,15 +44,16 @@ class Checkpoint:
 
     def _files(self) -> dict[str, Path]:
         """Tensor name -> file."""
-        for stem, suffix in (("model", ".safetensors"), ("pytorch_model", ".bin")):
+        for stem, suffix in WEIGHTS:
             index = self.folder / f"{stem}{suffix}.index.json"
             if index.is_file():
                 return {k: self.folder / v for k, v in json.loads(index.read_text())["weight_map"].items()}
             single = self.folder / f"{stem}{suffix}"
-            found = [single] if single.is_file() else sorted(self.folder.glob(f"*{suffix}"))
+            found = [single] if single.is_file() else sorted(self.folder.glob(f"{stem}-*-of-*{suffix}"))
             if found:
                 return {name: path for path in found for name in self._open(path).keys()}  # noqa: SIM118
-        raise UserError(f"{self.folder} has no weights", "copy *.safetensors or *.bin there")
+        names = ", ".join(f"{stem}{suffix}" for stem, suffix in WEIGHTS)
+        raise UserError(f"{self.folder} has no weights", f"copy one of {names} there, or its shards with their index")
 
     @cached_property
     def _opened(self) -> dict[Path, Any]:
@@ -62,7 +69,8 @@ class Checkpoint:
                 else:
                     import torch
 
-                    self._opened[path] = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+                    mapped = zipfile.is_zipfile(path)  # files of before torch 1.6 cannot be memory-mapped
+                    self._opened[path] = torch.load(path, map_location="cpu", mmap=mapped, weights_only=True)
             except Exception as error:
                 raise UserError(f"{path} cannot be read: {error}", "copy the file again") from error
         return self._opened[path]
@@ -106,6 +114,12 @@ class Adapter:
             config = json.loads((folder / "adapter_config.json").read_text())
         except (OSError, ValueError) as error:
             raise UserError(f"{folder} is not an adapter: {error}", "run the train stage again") from error
+        start = config.get("init_lora_weights")
+        if isinstance(start, str) and start.lower().startswith(CHANGE_THE_BASE):
+            raise UserError(
+                f"{folder}: init_lora_weights {start} changed the base model too, and how is not in the adapter",
+                "convert the adapter to plain LoRA (PEFT: path_initial_model_for_weight_conversion)",
+            )
         self = cls(folder, config, Checkpoint(folder))
         for key in sorted(self.tensors.files):
             name = WRAPPERS.sub("", key.removeprefix("base_model.model."))
@@ -126,18 +140,22 @@ class Adapter:
         alpha = patterns.get(get_pattern_key(list(patterns), module), float(self.config["lora_alpha"]))
         return float(alpha / (math.sqrt(rank) if self.config.get("use_rslora") else rank))
 
-    def apply(self, module: str, weight: torch.Tensor) -> torch.Tensor:
-        """Merged float32 weight of a linear layer. ``weight``: (out, in), or (in, out) for a Conv1D."""
+    def apply(self, module: str, weight: torch.Tensor, device: str = "cpu") -> torch.Tensor:
+        """Merged weight of a linear layer, in float64. ``weight``: (out, in), or (in, out) for a Conv1D.
+
+        In float64 the order of summation does not show once the sum is rounded: every CPU and GPU stores the same.
+        """
+        import torch
+
         keys = self.pairs[module]
-        a, b = (self.tensors.get(keys[part]).float() for part in "AB")  # (r, in), (out, r)
-        delta = (b @ a) * self.scale(module, a.shape[0])
-        if self.config.get("fan_in_fan_out"):
-            delta = delta.T
-        merged = weight.float() + delta
+        a, b = (self.tensors.get(keys[part]).to(device, torch.float64) for part in "AB")  # (r, in), (out, r)
+        merged = weight.to(device, torch.float64, copy=True)
+        rows = merged.T if self.config.get("fan_in_fan_out") else merged  # (out, in), the same storage
+        rows.addmm_(b, a, alpha=self.scale(module, a.shape[0]))
         if "magnitude_vector" in keys:
-            magnitude = self.tensors.get(keys["magnitude_vector"]).float()
-            merged = merged * (magnitude / merged.norm(dim=1)).view(-1, 1)
-        return merged
+            magnitude = self.tensors.get(keys["magnitude_vector"]).to(device, torch.float64)
+            rows *= (magnitude / torch.linalg.vector_norm(rows, dim=1))[:, None]
+        return merged.cpu()
 
 
 @dataclass
@@ -153,6 +171,7 @@ class Merge:
     adapter: Adapter
     tied: dict[str, str]
     is_tied: bool
+    device: str = "cpu"  # where B·A is computed
 
     def __post_init__(self) -> None:
         names = set(self.base.files)
@@ -200,9 +219,9 @@ class Merge:
         return self.base.dtype(self._base_name(name))
 
     def exact(self, name: str) -> torch.Tensor:
-        """The merged tensor: float32 where anything was trained, else as the base has it."""
+        """The merged tensor: float64 with LoRA, float32 where trained in full, else as the base has it."""
         if key := self.adapter.trained.get(name):
             return self.adapter.tensors.get(key).float()
         tensor = self.base.get(self._base_name(name))
         module = name.removesuffix(".weight")
-        return self.adapter.apply(module, tensor) if module in self.adapter.pairs else tensor
+        return self.adapter.apply(module, tensor, self.device) if module in self.adapter.pairs else tensor
