@@ -1,7 +1,8 @@
 """Is the merged model the same function as base + adapter? Logits on a fixed probe say so.
 
 1. base + adapter (`longlora.merge.reference`) against the exact merge, before any rounding: must agree;
-2. the tensors on disk must be the exact merge, rounded, bit for bit, and plain transformers must find all of them;
+2. the tensors on disk must be the exact merge, rounded, bit for bit, and be all that the model's config asks for, in
+   the shapes it asks for: transformers draws what it misses at random;
 3. what the rounding changed, next to what the training changed: recorded, not judged.
 
 No model is ever whole in memory (`longlora.merge.streaming`), so that float64 is affordable at every size. It is
@@ -15,11 +16,12 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from longlora.errors import UserError
 from longlora.merge.reference import adapted_logits
 from longlora.merge.streaming import Fetch, skeleton, streamed_logits
 from longlora.merge.weights import Checkpoint, Merge
 from longlora.merge.writer import Spec
-from longlora.models import load_model, load_tokenizer
+from longlora.models import load_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -43,8 +45,8 @@ def probe_ids(folder: Path, vocabulary: int, tokens: int) -> torch.Tensor:
     """(1, tokens) ids: half of them text, half drawn at random from the whole vocabulary by a fixed seed."""
     import torch
 
-    text = load_tokenizer(folder)(PROBE_TEXT, add_special_tokens=False)["input_ids"]
-    half = (text * (tokens // len(text) + 1))[: tokens // 2]
+    text = load_tokenizer(folder)(PROBE_TEXT, add_special_tokens=False, verbose=False)["input_ids"]
+    half = (text * tokens)[: tokens // 2]
     draw = random.Random(0)
     return torch.tensor([half + [draw.randrange(vocabulary) for _ in range(tokens - len(half))]])
 
@@ -85,12 +87,12 @@ def compare(
         ({mean_kl_nats}), ``precision``, ``finite``, ``passed``.
 
     Raises:
-        UserError: transformers does not find all of the model's weights, or the adapter does not fit.
+        UserError: weights are missing, or the adapter does not fit.
+        VerificationError: a tensor has another shape than the config says.
     """
     import torch
     from transformers import AutoConfig
 
-    load_model(model, dtype="float32", device_map="meta")  # reads names and shapes, no weights
     config = AutoConfig.from_pretrained(str(model), local_files_only=True)
     files = Checkpoint(model)
     changed = [
@@ -102,6 +104,7 @@ def compare(
         built = skeleton(config)
         return streamed_logits(built, _by_parameter(built, fetch, names, merge.tied), ids, device)
 
+    _check_shapes(skeleton(config), files, merge.tied)
     exact = logits(merge.exact, merge.names)
     stored = logits(files.get, files.files)
     built = skeleton(config)
@@ -138,13 +141,24 @@ def _by_parameter(model: PreTrainedModel, fetch: Fetch, names: Collection[str], 
 
     if all(name in names or tied.get(name) in names for name, _ in model.named_parameters()):
         return lambda name: fetch(name if name in names else tied[name])
-    whole = type(model).from_pretrained(
+    loaded: Any = type(model).from_pretrained(
         None,
         config=model.config,
         state_dict={name: fetch(name).float() for name in names},
         dtype=torch.float32,
+        output_loading_info=True,
     )
+    whole, info = loaded
+    if missing := sorted(info["missing_keys"]):
+        raise UserError(f"the weights lack {missing[0]}", "copy all weight files of the base model")
     return whole.state_dict().__getitem__
+
+
+def _check_shapes(model: PreTrainedModel, files: Checkpoint, tied: dict[str, str]) -> None:
+    for name, parameter in model.named_parameters():
+        key = name if name in files.files else tied.get(name)
+        if key in files.files and files.shape(key) != list(parameter.shape):
+            raise VerificationError(f"{key} has shape {files.shape(key)}, config.json says {list(parameter.shape)}")
 
 
 def _base_vocabulary(model: PreTrainedModel, merge: Merge) -> int:

@@ -23,28 +23,33 @@ if TYPE_CHECKING:
     import torch
 
 LORA_KEY = re.compile(r"(?P<module>.+)\.lora_(?P<part>A|B|magnitude_vector)(\.weight)?")
-# Other files of these kinds (training_args.bin, optimizer.bin, a consolidated copy) are not the weights.
-WEIGHTS = (
-    ("model", ".safetensors"), ("adapter_model", ".safetensors"), ("pytorch_model", ".bin"), ("adapter_model", ".bin"),
-)  # fmt: skip
+# Files by stem and suffix, in the order of preference. Others (training_args.bin, optimizer.bin) are not weights.
+Kinds = tuple[tuple[str, str], ...]
+MODEL: Kinds = (("model", ".safetensors"), ("pytorch_model", ".bin"))
+ADAPTER: Kinds = (("adapter_model", ".safetensors"), ("adapter_model", ".bin"))
 CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # beginnings of PEFT's init_lora_weights
 WRAPPERS = re.compile(r"\.(modules_to_save(\.default)?|base_layer)(?=\.)")  # names PEFT puts inside a path
 
 
 class Checkpoint:
-    """The tensors of a model directory, read lazily: safetensors, or PyTorch's ``.bin`` memory-mapped.
+    """The tensors of a folder, read lazily: safetensors, or PyTorch's ``.bin`` memory-mapped.
+
+    Args:
+        folder: where the files lie; the weights of a model in one file, or in shards.
+        kinds: which files are meant.
 
     Raises:
         UserError: a file is missing or damaged.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kinds: Kinds = MODEL) -> None:
         self.folder = folder
+        self.kinds = kinds
         self.files = self._files()
 
     def _files(self) -> dict[str, Path]:
         """Tensor name -> file."""
-        for stem, suffix in WEIGHTS:
+        for stem, suffix in self.kinds:
             index = self.folder / f"{stem}{suffix}.index.json"
             if index.is_file():
                 return {k: self.folder / v for k, v in json.loads(index.read_text())["weight_map"].items()}
@@ -52,8 +57,8 @@ class Checkpoint:
             found = [single] if single.is_file() else sorted(self.folder.glob(f"{stem}-*-of-*{suffix}"))
             if found:
                 return {name: path for path in found for name in self._open(path).keys()}  # noqa: SIM118
-        names = ", ".join(f"{stem}{suffix}" for stem, suffix in WEIGHTS)
-        raise UserError(f"{self.folder} has no weights", f"copy one of {names} there, or its shards with their index")
+        names = " or ".join(stem + suffix for stem, suffix in self.kinds)
+        raise UserError(f"{self.folder} has no weights", f"copy {names} there, with all its shards if there are some")
 
     @cached_property
     def _opened(self) -> dict[Path, Any]:
@@ -104,7 +109,7 @@ class Adapter:
 
     @classmethod
     def read(cls, folder: Path) -> Adapter:
-        """Sort the keys of ``adapter_model.safetensors``.
+        """Sort the keys of ``adapter_model.safetensors`` (or ``.bin``, of older PEFT).
 
         Raises:
             UserError: the folder is no adapter, or of a kind that cannot be merged (lora_bias, LoRA on
@@ -120,7 +125,7 @@ class Adapter:
                 f"{folder}: init_lora_weights {start} changed the base model too, and how is not in the adapter",
                 "convert the adapter to plain LoRA (PEFT: path_initial_model_for_weight_conversion)",
             )
-        self = cls(folder, config, Checkpoint(folder))
+        self = cls(folder, config, Checkpoint(folder, ADAPTER))
         for key in sorted(self.tensors.files):
             name = WRAPPERS.sub("", key.removeprefix("base_model.model."))
             if match := LORA_KEY.fullmatch(name):
