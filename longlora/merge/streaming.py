@@ -7,6 +7,7 @@ size of the model.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ def skeleton(config: PretrainedConfig) -> PreTrainedModel:
     from torch import nn
     from transformers import AutoModelForCausalLM
 
+    config = copy.deepcopy(config)
+    config._experts_implementation = "eager"  # the kernel for mixtures of experts knows no float64
     with init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
     for module in model.modules():  # it matters to gradients only, and may lie outside a base with fewer tokens
