@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows import cli_library, cli_prefect, cli_store
+from flows import cli_library, cli_merge, cli_prefect, cli_store
 from flows.cli_common import (
     ConfigArgument,
     FromOption,
@@ -192,6 +192,7 @@ def _going_on() -> str:
 
 cli_store.register(app)
 cli_library.register(app)
+cli_merge.register(app)
 cli_prefect.register(app)
 
 

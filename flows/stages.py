@@ -91,7 +91,7 @@ STAGES = (
         "longlora.merge.stage",
         ("train",),
         reads_model=True,
-        sources=("longlora/merge/**/*.py", "longlora/adapters.py", *MODEL_SOURCES),
+        sources=("longlora/merge/**/*.py", "longlora/adapters.py", "longlora/rope.py", *MODEL_SOURCES),
     ),
     Stage(
         "evaluate",

@@ -23,6 +23,7 @@ from longlora.models import load_tokenizer
 from longlora.prompts import Template
 from longlora.train import data
 from longlora.train.checkpoints import file_sha256, sync
+from longlora.train.lineage import dataset_lineage
 from longlora.train.model import build_model, make_config
 from longlora.train.settings import TrainSettings
 
@@ -136,6 +137,7 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
         "base_model": {"name": inputs["model"].name, "files": base_digests},
         "context_length": context_length,
         "template": template,
+        "dataset": dataset_lineage(inputs["datasets_build"]),
         "settings": digested_settings(settings),
     }
     _publish(
