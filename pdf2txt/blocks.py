@@ -28,7 +28,7 @@ _MATH = set("=∑∫∏√∂∇≤≥≠≈∈∉∀∃→←↔⇒⇔±×÷∞
 _INITIAL = re.compile(r"[A-Z]\.\s")
 _INITIALS = re.compile(r"([A-Z]\.[\s,-]*){2,}|[A-Z]\.,? (\(\d{4}|&|and\b)")
 _BEFORE_INITIAL = re.compile(r"(,|&|\band|\b[A-Z]\.)$")
-_AFFILIATION = re.compile(r"(?<=[^\W\d_])[\s^]*[\d*†‡§¶∗](\s*,?\s*[\d*†‡§¶∗])*")
+_AFFILIATION = re.compile(r"(?<=[^\W\d_])[\s^]*[\d⁰¹²³⁴-⁹*†‡§¶∗](\s*,?\s*[\d⁰¹²³⁴-⁹*†‡§¶∗])*")
 _BETWEEN_NAMES = re.compile(r"[,;&]|\s(?:and|und|et|y)\s")
 _NAME_PART = re.compile(
     r"[^\W\d_a-zß-ÿ][^\W\d_]*([.'’-]+[^\W\d_]*)*|d[aeiou]s?|van|von|den?|der|del|la|le|al|bin|ter|zu"

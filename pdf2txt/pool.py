@@ -53,7 +53,7 @@ class Job:
     pages_read: int = 0  # begun in this run
     pages_reused: int = 0  # known from one that was interrupted
     open_tasks: int = 0  # of the step that is in progress
-    began: float = 0.0  # when its first task began, `time.monotonic`
+    began: float = 0.0  # when its first task began, `time.monotonic`; later by what it lay idle
 
     @property
     def outcome_path(self) -> Path:
@@ -70,6 +70,7 @@ class Task:
     last: int = 0
     page: int = 0  # in flight, 0: none yet, or all at once
     deaths: Counter[int] = field(default_factory=Counter)  # page in flight -> how often the worker died
+    put_off: float = 0.0  # when it was queued to be tried alone, `time.monotonic`
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,8 @@ class _Worker:
         job = task.job
         self.task, task.page = task, 0
         self.heard = time.monotonic()
-        job.began = job.began or time.monotonic()
+        job.began = job.began + self.heard - task.put_off if task.put_off else job.began or self.heard
+        task.put_off = 0.0
         self.page_began = self.cpu_seconds()
         job.outcome_path.parent.mkdir(parents=True, exist_ok=True)
         self.send({
@@ -388,6 +390,7 @@ class _Pool:
                 return
             leave_out(task.job, task.page, why)
         time.sleep(0.05)  # a machine short of memory gets a moment
+        task.put_off = time.monotonic()
         self.alone.append(task)
 
 

@@ -104,6 +104,21 @@ def test_a_page_over_a_limit_is_left_out_and_all_else_goes_on(typeset, tmp_path:
     assert [d["status"] for d in again["documents"]] == ["ok", "ok", "ok"]
 
 
+def test_what_a_document_lies_idle_before_it_is_tried_alone_is_not_its_time(tmp_path: Path, monkeypatch):
+    sent: list[dict[str, Any]] = []
+    worker = object.__new__(pool._Worker)
+    monkeypatch.setattr(worker, "send", sent.append, raising=False)
+    monkeypatch.setattr(worker, "cpu_seconds", lambda: 0.0, raising=False)
+    job = pool.Job(tmp_path / "a.pdf", "0" * 64, tmp_path / "r", tmp_path / "attempts" / "a", tmp_path / "f")
+    task = pool.Task(job)
+    now = iter([100.0, 500.0])
+    monkeypatch.setattr(pool.time, "monotonic", lambda: next(now))
+    worker.start(task, 4)
+    task.put_off = 103.0  # its worker died after three seconds
+    worker.start(task, 4)
+    assert [message["began"] for message in sent] == [100.0, 497.0]
+
+
 @needs_poppler
 def test_poppler_may_take_what_memory_is_left(typeset, monkeypatch):
     path = typeset("#set page(width: 400pt, height: 400pt)\nWords.")

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pdf2txt import pool, sidecar, stage
+from pdf2txt import pool, schema, sidecar, stage
 from pdf2txt.assemble import paragraphs
 from pdf2txt.blocks import RawBlock
 from pdf2txt.cli import convert_folder
@@ -266,7 +266,7 @@ def test_every_page_block_and_paragraph_has_a_line_of_its_own(book: Path, tmp_pa
     import json
 
     document = convert(book, GEOMETRY)
-    monkeypatch.setattr(sidecar, "_SLICE", 7)  # a seam between slices is none between lines
+    monkeypatch.setattr(schema, "_SLICE", 7)  # a seam between slices is none between lines
     sidecar.write_json(tmp_path / "book.json", as_table(document))
     written = (tmp_path / "book.json").read_text()
     assert Document.from_dict(json.loads(written)) == document
