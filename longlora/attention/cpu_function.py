@@ -76,7 +76,7 @@ def _load(x: Tensor, rows: tuple[int, ...], heads: slice | list[int], run: Run) 
     if len(rows) < x.shape[0]:
         x = x[list(rows)]
     dtype = cpu.compute_dtype(x.dtype)
-    x = x[:, heads].to(dtype)
+    x = x[:, heads].to(dtype, memory_format=torch.contiguous_format)  # widened and laid out in one pass
     if tail := cpu.padded_size(run, dtype) - run.size:  # keys after the last query: nobody looks at them
         x = torch.nn.functional.pad(x.unflatten(2, (run.count, run.size)), (0, 0, 0, tail)).flatten(2, 3)
     return x.contiguous().flatten(0, 1)
