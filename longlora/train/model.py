@@ -34,9 +34,14 @@ def build_model(folder: Path, config: PretrainedConfig, settings: TrainSettings)
     Raises:
         UserError: the weights cannot be loaded, or the architecture cannot be trained so.
     """
+    attention.check(config, settings.row_tokens or settings.context_length)
     attention.register()
-    base = load_model(folder, dtype=settings.dtype, config=config, attn_implementation=attention.NAME)
+    name = attention.WRAP_NAME if settings.attention == attention.WRAP_NAME else attention.NAME
+    setattr(config, attention.BACKEND_ATTRIBUTE, settings.attention_backend)
+    base = load_model(folder, dtype=settings.dtype, config=config, attn_implementation=name)
     check_head(base.config)
+    if config.model_type not in attention.TESTED:
+        attention.selftest(base)
     if settings.lora is None:
         raise UserError("train.lora: null (full fine-tuning) is not supported yet", "set train.lora.r")
     model = adapters.add_adapters(base, settings.lora, settings.trainable, seed=settings.seed)

@@ -89,7 +89,10 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
     steps = settings.max_steps or max(1, round(settings.epochs * len(rows) / settings.global_batch_size))
     stream = data.stream(rows, steps * settings.global_batch_size, settings.seed)
 
-    group = attention.group_tokens(settings.group, row_tokens) if settings.attention == "s2_attn" else None
+    group = None if settings.attention == "full" else attention.group_tokens(settings.group, row_tokens)
+    longest = max(sum(len(s) for s in row) for row in rows)
+    if group is not None and settings.group < 1 and longest <= group:
+        report("warning", message=f"no row is longer than train.group ({group:,} tokens): the attention is full")
     setattr(config, attention.GROUP_ATTRIBUTE, group)
     config.use_cache = False
 
@@ -103,7 +106,6 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
         report("warning", message=f"{output} is of other settings, data or base weights; it is trained anew")
 
     # Model: frozen base in settings.dtype, trained parts in fp32
-    longest = max(sum(len(s) for s in row) for row in rows)
     model = build_model(inputs["model"], config, settings)
     parameters = adapters.parameter_report(model)
 
