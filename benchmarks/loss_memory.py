@@ -17,11 +17,13 @@ import platform
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
 RESULTS = ROOT / "benchmarks" / "results"
 VARIANTS = ("full", "chunked", "recomputed")
 
@@ -32,7 +34,9 @@ def resident() -> int:
     return int(line.split()[1]) * 1024
 
 
-def step(variant: str, tokens: int, vocabulary: int, width: int, device: str, threads: int | None) -> dict[str, Any]:
+def step(
+    variant: str, tokens: int, vocabulary: int, width: int, device: str, threads: int | None, gradients: Path | None
+) -> dict[str, Any]:
     """One step in this process."""
     import torch
     import transformers
@@ -82,6 +86,9 @@ def step(variant: str, tokens: int, vocabulary: int, width: int, device: str, th
         peak = torch.cuda.max_memory_allocated()
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    seconds = time.perf_counter() - began
+    if gradients:
+        torch.save({n: p.grad.cpu() for n, p in model.named_parameters() if p.grad is not None}, gradients)
     return {
         "variant": variant,
         "tokens": tokens,
@@ -89,9 +96,8 @@ def step(variant: str, tokens: int, vocabulary: int, width: int, device: str, th
         "width": width,
         "logits_bytes": tokens * vocabulary * 4,
         "peak_bytes": peak - before,
-        "seconds": round(time.perf_counter() - began, 2),
+        "seconds": round(seconds, 2),
         "loss": float(loss.detach()) / (tokens - 1),
-        "grad_norm": float(torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])),
         "device": torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} CPU",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
@@ -99,25 +105,41 @@ def step(variant: str, tokens: int, vocabulary: int, width: int, device: str, th
     }
 
 
+def compare(variants: tuple[str, ...], options: dict[str, Any]) -> list[dict[str, Any]]:
+    """Each variant in a process of its own (a peak is of a whole process), and its differences from the first."""
+    import torch
+
+    lines = []
+    with tempfile.TemporaryDirectory() as folder:
+        found = []
+        for variant in variants:
+            file = Path(folder) / f"{variant}.pt"
+            arguments = [f"--{k}={v}" for k, v in {**options, "gradients": file}.items() if v is not None]
+            command = [sys.executable, __file__, "--variant", variant, *arguments]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            line = json.loads(done.stdout.splitlines()[-1])
+            found.append(torch.load(file))
+            if lines:
+                line["saved_bytes"] = lines[0]["peak_bytes"] - line["peak_bytes"]
+                line["loss_difference"] = abs(line["loss"] / lines[0]["loss"] - 1)
+                line["gradient_difference"] = max(
+                    float((found[-1][n] - g).norm() / g.norm()) for n, g in found[0].items()
+                )
+            lines.append(line)
+            print(json.dumps(line), flush=True)
+    return lines
+
+
 def table(lines: list[dict[str, Any]]) -> str:
-    """All results, one row each; the third column from the right compares with the full variant before it."""
-    rows = ["| device | tokens | vocabulary | width | variant | peak GB | saved GB | fp32 logits GB | seconds |"]
-    rows.append("|---|---:|---:|---:|---|---:|---:|---:|---:|")
-    full: dict[tuple[Any, ...], int] = {}
+    """All results, one row each; saved and Δ (relative) are against the full variant of the same run."""
+    head = "device tokens vocabulary width variant peak_GB saved_GB fp32_logits_GB Δ_loss Δ_gradient seconds"
+    rows = ["| " + head.replace(" ", " | ").replace("_", " ") + " |"]
+    rows.append("|---|---:|---:|---:|---|---:|---:|---:|---:|---:|---:|")
     for x in lines:
-        key = tuple(x[k] for k in ("device", "tokens", "vocabulary", "width"))
-        if x["variant"] == "full":
-            full[key] = x["peak_bytes"]
-        saved = f"{(full[key] - x['peak_bytes']) / 1e9:.2f}" if key in full and x["variant"] != "full" else ""
-        cells = [
-            *key,
-            x["variant"],
-            f"{x['peak_bytes'] / 1e9:.2f}",
-            saved,
-            f"{x['logits_bytes'] / 1e9:.2f}",
-            x["seconds"],
-        ]
-        rows.append("| " + " | ".join(str(c) for c in cells) + " |")
+        gigabytes = [f"{x[k] / 1e9:.2f}" if k in x else "" for k in ("peak_bytes", "saved_bytes", "logits_bytes")]
+        differences = [f"{x[k]:.1e}" if k in x else "" for k in ("loss_difference", "gradient_difference")]
+        cells = [x[k] for k in ("device", "tokens", "vocabulary", "width", "variant")]
+        rows.append("| " + " | ".join(str(c) for c in [*cells, *gigabytes, *differences, x["seconds"]]) + " |")
     return "# Peak memory of a training step: loss in chunks against full logits\n\n" + "\n".join(rows) + "\n"
 
 
@@ -129,22 +151,16 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=576)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--gradients", type=Path, help="with --variant: where to write them")
     options = parser.parse_args()
     if options.variant:
-        given = {k: v for k, v in vars(options).items() if k != "variant"}
-        print(json.dumps(step(options.variant, **given)))
+        print(json.dumps(step(**vars(options))))
         return
-    same = [f"--{k}={v}" for k, v in vars(options).items() if v is not None]
-    lines = []
-    for variant in VARIANTS:  # a peak is of a whole process
-        command = [sys.executable, __file__, "--variant", variant, *same]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        lines.append(json.loads(done.stdout.splitlines()[-1]))
-        print(json.dumps(lines[-1]), flush=True)
-    full = lines[0]
+    given = {k: v for k, v in vars(options).items() if k not in ("variant", "gradients")}
+    lines = compare(VARIANTS, given)
     for x in lines[1:]:
-        assert abs(x["loss"] / full["loss"] - 1) <= 1e-5 and abs(x["grad_norm"] / full["grad_norm"] - 1) <= 1e-5, x
-        assert full["peak_bytes"] - x["peak_bytes"] >= full["logits_bytes"], x
+        assert x["loss_difference"] <= 1e-5 and x["gradient_difference"] <= 1e-5, x
+        assert x["saved_bytes"] >= x["logits_bytes"], x
     file = RESULTS / "loss_memory.jsonl"
     with file.open("a") as out:
         out.writelines(json.dumps(x) + "\n" for x in lines)
@@ -152,5 +168,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
     main()
