@@ -147,12 +147,15 @@ def narrow_residual_stream(model: Any) -> None:
     """Keep the residual stream in autocast's format where embeddings and norms are trained in fp32.
 
     Neither is an operation that autocast narrows, so one fp32 embedding makes all states between layers, and with
-    them every checkpoint, fp32: twice the bytes. Without autocast nothing changes.
+    them every checkpoint, fp32: twice the bytes. Likewise PEFT would copy the input of each LoRA layer to fp32.
+    Without autocast nothing changes.
     """
     from longlora.adapters import NORMS
 
     norms = NORMS.get(model.config.model_type, ())
     for name, module in model.named_modules():
+        if hasattr(module, "cast_input_dtype_enabled"):
+            module.cast_input_dtype_enabled = False
         if module is model.get_input_embeddings() or name.rpartition(".")[2] in norms:
             module.register_forward_hook(_to_autocast_dtype)
 

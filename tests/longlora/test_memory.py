@@ -101,6 +101,19 @@ def test_gradients_are_the_same_to_the_bit(kind, dropout):
             assert equal(gradients(model), expected), "second step"
 
 
+def test_states_without_gradients_are_checkpointed_too():
+    """Only LoRA is trained: what the first block is given needs no gradient, its layers do."""
+    pair = []
+    for per in (None, 2):
+        model = build()
+        model.get_input_embeddings().requires_grad_(False)
+        if per:
+            moved = offload.HostOffload(smallest=0, everywhere=True)
+            blocks.checkpoint_blocks(model, per, moved.saving)
+        pair.append(gradients(model))
+    assert equal(*pair)
+
+
 def test_what_is_kept_is_one_state_per_block():
     state = LENGTH * WIDTH * 4
     kept = {}
@@ -371,6 +384,8 @@ def test_residual_stream_is_as_narrow_as_autocast():
         if narrow:
             memory.narrow_residual_stream(model)
         for layer in model.model.layers:
+            q = layer.self_attn.q_proj  # LoRA's
+            q.lora_A["default"].register_forward_pre_hook(lambda module, args, seen=seen: seen.append(args[0].dtype))
             layer.register_forward_pre_hook(lambda module, args, seen=seen: seen.append(args[0].dtype))
         with torch.autocast("cpu", torch.bfloat16):
             out = model.base_model(input_ids=torch.zeros(1, 8, dtype=torch.long)).last_hidden_state
