@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from longlora import attention
 from longlora.adapters import LoraSettings, add_adapters
@@ -16,7 +19,7 @@ LENGTH, WIDTH, INNER = 48, 24, 40
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "gpt_neox")
 
 
-def build(kind: str = "llama", layers: int = 5, dropout: float = 0.0, lora: bool = True):
+def build(kind: str = "llama", layers: int = 5, dropout: float = 0.0, lora: bool = True, inner: int = INNER):
     """A random model with S²-Attn, LoRA on attention, trained embeddings and norms: the causal model itself."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -30,7 +33,7 @@ def build(kind: str = "llama", layers: int = 5, dropout: float = 0.0, lora: bool
     if kind == "mistral":
         own["sliding_window"] = None
     config = AutoConfig.for_model(
-        kind, hidden_size=WIDTH, intermediate_size=INNER, max_position_embeddings=64, **heads, **own
+        kind, hidden_size=WIDTH, intermediate_size=inner, max_position_embeddings=64, **heads, **own
     )
     config.s2_group_size = 16
     model = AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME).train()
@@ -70,6 +73,35 @@ def saved_bytes(model) -> int:
     total = sum(kept.values())
     del out
     return total
+
+
+class Live(TorchDispatchMode):
+    """The most bytes that the results of operations took at any time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive: dict[int, tuple[StorageWeakRef, int]] = {}
+        self.peak = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        known = {x.untyped_storage()._cdata for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)}
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage()._cdata not in known:
+                storage = tensor.untyped_storage()
+                self.alive[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
+        self.alive = {k: v for k, v in self.alive.items() if not v[0].expired()}
+        self.peak = max(self.peak, sum(n for _, n in self.alive.values()))
+        return out
+
+
+def peak_bytes(model) -> int:
+    """Of activations in a step; gradients of parameters count as well, so the model should be small."""
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)  # added to in place
+    with Live() as live:
+        gradients(model, rows=1)
+    return live.peak
 
 
 def equal(a, b) -> bool:
@@ -130,34 +162,11 @@ def test_what_is_kept_is_one_state_per_block():
 
 def test_one_layer_at_a_time_is_recomputed():
     """In backward, a block keeps inner states and the activations of one layer, not of all."""
-    peaks = {}
-    for inner in (True, False):
-        model = build(layers=6, lora=False)
-        memory_of = [0, 0]  # now, peak
-
-        def count(tensor, memory_of=memory_of):
-            memory_of[0] += tensor.nbytes
-            memory_of[1] = max(memory_of)
-            tensor.untyped_storage()
-            return tensor
-
-        def drop(tensor, memory_of=memory_of):
-            memory_of[0] -= tensor.nbytes
-            return tensor
-
-        if inner:
-            blocks.checkpoint_blocks(model, 6)
-        for layer in model.model.layers:
-            forward = layer.mlp.forward
-
-            def counted(x, forward=forward, count=count, drop=drop):
-                with saved_tensors_hooks(count, drop):
-                    return forward(x)
-
-            layer.mlp.forward = counted
-        gradients(model)
-        peaks[inner] = memory_of[1]
-    assert peaks[True] < peaks[False] / 4
+    plain = peak_bytes(build(layers=8, lora=False))
+    model = build(layers=8, lora=False)
+    blocks.checkpoint_blocks(model, 8)
+    inner = memory.block_bytes(LENGTH, WIDTH, 4, 8)
+    assert peak_bytes(model) < plain / 8 + inner + peak_bytes(build(layers=1, lora=False)) < plain / 2
 
 
 def test_evaluation_and_generation_run_as_before():
@@ -296,40 +305,29 @@ def test_tiles_change_nothing(kind, tokens):
             assert float((a - b).norm()) <= 1e-6 * float(b.norm()) + 1e-9
 
 
-def test_a_tile_bounds_what_an_mlp_keeps():
-    """`memory.mlp_bytes` is what SwiGLU keeps; with tiles, backward holds that of one tile only."""
-    held = {}
+def test_what_an_mlp_keeps():
+    model, kept = build(layers=1, lora=False), {}
+
+    def pack(tensor):
+        if tensor.shape[-1] == INNER and LENGTH in tensor.shape:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.nbytes
+        return tensor
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        out = model.base_model(input_ids=torch.zeros(1, LENGTH, dtype=torch.long)).last_hidden_state
+    assert sum(kept.values()) == memory.mlp_bytes(LENGTH, INNER, 4)
+    del out
+
+
+def test_a_tile_bounds_what_exists_at_once():
+    peaks = {}
     for tokens in (None, 8):
-        model = build(layers=1, lora=False)
-        mlp = model.model.layers[0].mlp
-        peak, now = 0, 0
-
-        def pack(tensor):
-            nonlocal now, peak
-            if tensor.shape[-1] == INNER and tensor.numel() % INNER == 0 and tensor.shape[0] != WIDTH:
-                now += tensor.nbytes
-                peak = max(peak, now)
-            return tensor
-
-        def unpack(tensor):
-            nonlocal now
-            if tensor.shape[-1] == INNER and tensor.shape[0] != WIDTH:
-                now -= tensor.nbytes
-            return tensor
-
-        inner = mlp.forward
-
-        def counted(x, inner=inner, pack=pack, unpack=unpack):
-            with saved_tensors_hooks(pack, unpack):
-                return inner(x)
-
-        mlp.forward = counted
+        model = build(layers=1, lora=False, inner=1000)
         if tokens:
             tiled.tile_mlp(model, tokens)
-        gradients(model, rows=1)
-        held[tokens] = peak
-    assert held[None] == memory.mlp_bytes(LENGTH, INNER, 4)
-    assert held[8] == memory.mlp_bytes(LENGTH, INNER, 4, tile=8) == held[None] // 6
+        peaks[tokens] = peak_bytes(model)
+    most = memory.mlp_bytes(LENGTH, 1000, 4) - 2 * memory.mlp_bytes(LENGTH, 1000, 4, tile=8)
+    assert peaks[None] - peaks[8] >= most
 
 
 def test_tiles_keep_dropout_and_refuse_experts():
