@@ -1,4 +1,4 @@
-"""MLPs over parts of the sequence (Bekman et al., Arctic long sequence training, arXiv 2506.13996, section 3.3).
+"""MLPs over parts of the sequence (Bekman et al., Arctic Long Sequence Training, arXiv 2506.13996).
 
 An MLP looks at each token alone, so it can run on some of them at a time, and only their gate, up and product exist:
 `memory.mlp_bytes`. Each part is recomputed in the backward pass.

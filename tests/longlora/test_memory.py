@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
@@ -420,6 +424,11 @@ def test_liger_equals_transformers(kind):
 
 
 # ------------------------------------------------------------------ formulas
+
+
+def test_formulas_need_no_torch():
+    code = "import sys, longlora.train.memory; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
 
 
 def test_formulas():
