@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from longlora import adapters, attention, rope
 from longlora.errors import UserError
 from longlora.models import load_model
+from longlora.train import memory
 from longlora.train.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -45,8 +46,7 @@ def build_model(folder: Path, config: PretrainedConfig, settings: TrainSettings)
     if settings.lora is None:
         raise UserError("train.lora: null (full fine-tuning) is not supported yet", "set train.lora.r")
     model = adapters.add_adapters(base, settings.lora, settings.trainable, seed=settings.seed)
-    if settings.gradient_checkpointing:
-        checkpoint_layers(base)
+    memory.enable(base, settings)
     return model
 
 
@@ -58,11 +58,3 @@ def check_head(config: PretrainedConfig) -> None:
                 f"{config.model_type}: {name} of this model is not supported in training",
                 "use a Llama, Mistral, Qwen or GPT-NeoX model",
             )
-
-
-def checkpoint_layers(model: Any) -> None:
-    """Have each layer recomputed in the backward pass."""
-    if hasattr(model, "activation_checkpointing_enable"):  # the name from transformers 5.2x on
-        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-    else:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
