@@ -125,8 +125,8 @@ class Work:
 
     ``lora``: parameters of LoRA's matrices, of all layers. ``layers_trained``: full fine-tuning, the weights of all
     linear layers. ``head_trained``: the output head, or the embedding it is tied to. ``recomputed``: how often the
-    layers are computed again in the backward pass (1 with checkpointing, 2 with several layers in a checkpoint);
-    ``mlp_recomputed``: how often the MLPs alone are, besides. ``head_recomputed``: the loss in chunks.
+    layers are computed again in the backward pass, on average (1 with checkpointing, nearly 2 with several layers in
+    a checkpoint); ``mlp_recomputed``: how often the MLPs alone are, besides. ``head_recomputed``: of the head.
     """
 
     shape: Shape
@@ -135,9 +135,9 @@ class Work:
     lora: int = 0
     layers_trained: bool = False
     head_trained: bool = False
-    recomputed: int = 1
+    recomputed: float = 1
     mlp_recomputed: int = 0
-    head_recomputed: int = 1
+    head_recomputed: int = 0
 
     def step(self, documents: Sequence[int], supervised: int | None = None) -> Flops:
         """The operations of a step.

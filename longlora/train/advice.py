@@ -92,7 +92,9 @@ def _checkpointing(settings: TrainSettings, sizes: Sizes, device: Device) -> Ite
 def _layers_per_checkpoint(settings: TrainSettings, sizes: Sizes, device: Device) -> Iterator[Fix]:
     for layers in (2, 4, 8, 16):
         if settings.layers_per_checkpoint < layers <= sizes.shape.layers // 2:
-            yield Fix({"layers_per_checkpoint": layers}, "layers are computed once more: about a quarter more time")
+            yield Fix(
+                {"layers_per_checkpoint": layers}, "nearly all layers are computed once more: about a quarter more time"
+            )
 
 
 def _offload(settings: TrainSettings, sizes: Sizes, device: Device) -> Iterator[Fix]:

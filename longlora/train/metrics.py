@@ -18,7 +18,6 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +26,7 @@ from transformers import TrainerCallback
 
 from longlora import attention
 from longlora.flops import Shape, Work, device_peak
-from longlora.train.estimate import head_chunk, training_work
+from longlora.train.estimate import training_work
 from longlora.train.settings import TrainSettings
 from longlora.train.sinks import Sink, open_sinks
 from longlora.train.stopping import STOP
@@ -96,7 +95,7 @@ class StepCallback(TrainerCallback):
         end = state.global_step * settings.global_batch_size
         rows = [trainer.rows[i] for i in range(end - settings.global_batch_size, end)]
         tokens = sum(len(sample) for row in rows for sample in row)
-        flops = step_flops(self.work, rows, settings) if self.work else None
+        flops = step_flops(self.work, rows) if self.work else None
         line = {
             "step": state.global_step,
             "loss": logs["loss"],
@@ -148,13 +147,11 @@ def work_of(model: Any, settings: TrainSettings) -> Work | None:
     )
 
 
-def step_flops(work: Work, rows: Sequence[Row], settings: TrainSettings) -> float:
+def step_flops(work: Work, rows: Sequence[Row]) -> float:
     """Operations of a step over these rows, all devices together."""
     supervised = sum(int((sample.labels[1:] != -100).sum()) for row in rows for sample in row)
-    per_micro_batch = supervised * settings.micro_batch_size / settings.global_batch_size
-    chunked = per_micro_batch > head_chunk(work.shape.vocabulary)
     documents = [len(sample) for row in rows for sample in row]
-    return replace(work, head_recomputed=int(chunked)).step(documents, supervised).total
+    return work.step(documents, supervised).total
 
 
 def scalars(line: dict[str, Any]) -> dict[str, float]:

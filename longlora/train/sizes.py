@@ -16,7 +16,7 @@ from longlora import adapters, attention, models, rope
 from longlora.errors import UserError
 from longlora.flops import Shape
 from longlora.models import ModelSettings
-from longlora.train.model import check_head, make_config
+from longlora.train.model import make_config
 from longlora.train.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -55,14 +55,13 @@ def measure(model: ModelSettings, settings: TrainSettings) -> Sizes:
     """The sizes of ``model`` as ``settings`` train it.
 
     Raises:
-        UserError: its config is not to be had, or the architecture cannot be trained or is not counted.
+        UserError: its config is not to be had, or the architecture is not counted.
     """
     config = read_config(model, settings)
     try:
         shape = Shape.of(config)
     except ValueError as error:
         raise UserError(f"no estimate: {error}", "use a dense Llama, Mistral, Qwen or GPT-NeoX model") from error
-    check_head(config)
     base = _on_meta(config)
     total = sum(p.numel() for p in base.parameters())
     head, embedding = base.get_output_embeddings(), base.get_input_embeddings()
