@@ -125,7 +125,6 @@ def test_a_real_step_does_the_operations_that_are_counted(checkpointing, lora, a
     from longlora.adapters import LoraSettings, add_adapters
     from longlora.train.loss import supervised_loss
     from longlora.train.metrics import step_flops, work_of
-    from longlora.train.model import checkpoint_layers
     from longlora.train.settings import TrainSettings
 
     config = LlamaConfig(
@@ -141,7 +140,7 @@ def test_a_real_step_does_the_operations_that_are_counted(checkpointing, lora, a
     )  # fmt: skip
     model = add_adapters(base, LoraSettings(), ("embed", "norm")) if lora else base
     if checkpointing:
-        checkpoint_layers(base)
+        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     base.train()
     length = 64
     ids = torch.arange(length)[None] % 300
