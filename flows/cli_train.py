@@ -267,7 +267,7 @@ def _duration(seconds: float) -> str:
 
 
 def _value(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def register(app: typer.Typer) -> None:

@@ -20,7 +20,7 @@ layer's last product (the MLP's output); it is counted as if it were done.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -177,12 +177,13 @@ PEAKS: dict[str, float] = {
 
 def peak_of(name: str) -> float | None:
     """bf16 operations per second of a GPU by its name (``NVIDIA H100 80GB HBM3``); None if it is not known."""
-    found = [key for key in PEAKS if f" {key} ".replace(" ", "|") in f" {_plain(name)} ".replace(" ", "|")]
-    return PEAKS[found[0]] if found else None
+    return by_name(PEAKS, name)
 
 
-def _plain(name: str) -> str:
-    return " ".join(name.upper().replace("-", " ").replace("_", " ").split())
+def by_name(table: Mapping[str, float], name: str) -> float | None:
+    """The value of the first key whose words stand in a device's name: A10 is not in ``A100-SXM4-80GB``."""
+    words = " ".join(name.upper().replace("-", " ").replace("_", " ").split())
+    return next((value for key, value in table.items() if f" {key} " in f" {words} "), None)
 
 
 def measure_peak(device: str, dtype: str, seconds: float = 0.1) -> float:

@@ -1,6 +1,7 @@
 """What to change when a training does not fit: the first combination of fixes that does.
 
-Fixes are tried from the cheapest to the dearest and added up; then each that turned out not to be needed is dropped.
+Fixes are tried from the cheapest to the dearest and added up; then those that turned out not to be
+needed are dropped, the dearest first.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def advise(
             chosen.append(best)
     if need(chosen) > 1:
         return Advice((), None)
-    for fix in chosen[:-1]:  # the last one is what made it fit
+    for fix in chosen[-2::-1]:  # the dearest first; the very last one is what made it fit
         others = [f for f in chosen if f is not fix]
         if need(others) <= 1:
             chosen = others
@@ -114,11 +115,12 @@ def _quantize(settings: TrainSettings, sizes: Sizes, device: Device) -> Iterator
 
 
 def _zero3(settings: TrainSettings, sizes: Sizes, device: Device) -> Iterator[Fix]:
-    if device.kind != "cuda" or settings.quantize is not None:
-        return  # DeepSpeed shares no 4-bit weights
+    if device.kind != "cuda":
+        return
+    whole = {"quantize": None} if settings.quantize else {}  # DeepSpeed shares no 4-bit weights
     count = 2
     while count <= MOST_DEVICES and settings.global_batch_size % (count * settings.micro_batch_size) == 0:
-        yield Fix({"strategy": "zero3", "devices": count}, f"{count} devices; needs the extra deepspeed")
+        yield Fix({"strategy": "zero3", "devices": count, **whole}, f"{count} devices; needs the extra deepspeed")
         count *= 2
 
 

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from longlora.errors import UserError
-from longlora.flops import PEAKS, device_peak, peak_of
+from longlora.flops import by_name, device_peak, peak_of
 
 GIB = 2**30
 DRIVER_SHARE = 0.98  # of the nominal memory: what torch sees (80GB: 79.2 GiB, 24GB: 23.6 GiB)
-# Of one GPU, in GB, where a name says it for itself.
+# Of one GPU, in GB, where the name alone says it (an A100 has 40 or 80).
 MEMORY = {
-    "GB200": 186, "B200": 180, "H200": 141, "H100 NVL": 94, "H100": 80, "H800": 80, "A40": 48, "A30": 24, "A10": 24,
-    "L40S": 48, "L40": 48, "L4": 24, "RTX 6000 ADA": 48, "RTX A6000": 48, "RTX 5090": 32, "RTX 4090": 24,
-    "RTX 4080": 16, "RTX 3090": 24, "MI300X": 192, "MI250": 64,
+    "GB200": 186, "GH200": 96, "B200": 180, "H200": 141, "H100 NVL": 94, "H100": 80, "H800": 80, "A40": 48, "A30": 24,
+    "A10": 24, "A10G": 24, "L40S": 48, "L40": 48, "L4": 24, "RTX 6000 ADA": 48, "RTX A6000": 48, "RTX 5090": 32,
+    "RTX 4090": 24, "RTX 4080": 16, "RTX 3090": 24, "MI300X": 192, "MI250": 64,
 }  # fmt: skip
 
 
@@ -56,14 +56,13 @@ def named_device(text: str, dtype: str) -> Device:
     Raises:
         UserError: neither the name nor the memory says how much it holds.
     """
-    size = re.search(r"(\d+(?:\.\d+)?)\s*G(?:i?B)?\b", text, re.IGNORECASE)
+    size = re.search(r"(\d+(?:\.\d+)?)\s*Gi?B\b", text, re.IGNORECASE)
     name = (text[: size.start()] + text[size.end() :] if size else text).strip()
     if name.lower() == "cpu":
         local = this_device("cpu", dtype)
         memory = int(float(size[1]) * GIB) if size else local.memory
         return Device(local.name, "cpu", memory, local.peak, local.peak_source, None, True)
-    plain = " ".join(name.upper().replace("-", " ").split())
-    gigabytes = float(size[1]) if size else next((gb for key, gb in MEMORY.items() if key in plain), None)
+    gigabytes = float(size[1]) if size else by_name(MEMORY, name)
     if gigabytes is None or not name:
         raise UserError(
             f"--device {text!r}: how much memory it has is not known",
@@ -72,11 +71,6 @@ def named_device(text: str, dtype: str) -> Device:
     peak = peak_of(name) if dtype == "bfloat16" else None
     source = "data sheet" if peak else "not known" if dtype == "bfloat16" else "not known for float32"
     return Device(f"{name} {gigabytes:g}GB", "cuda", int(gigabytes * GIB * DRIVER_SHARE), peak, source, None, False)
-
-
-def known_peaks() -> str:
-    """The GPUs whose peak is known, for messages."""
-    return ", ".join(PEAKS)
 
 
 def host_memory() -> int:

@@ -59,7 +59,7 @@ class _TensorBoard:
     def __init__(self, work: Path, step: int, run_id: str, settings: dict[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer: Any = SummaryWriter(str(work / "tensorboard"), purge_step=step + 1)  # type: ignore[no-untyped-call]
+        self._writer: Any = SummaryWriter(str(work / "tensorboard"), purge_step=step + 1)
 
     def log(self, step: int, numbers: dict[str, float]) -> None:
         for name, value in numbers.items():

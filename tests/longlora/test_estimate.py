@@ -17,7 +17,7 @@ from longlora.errors import UserError
 from longlora.models import ModelSettings
 from longlora.train.advice import advise
 from longlora.train.device import GIB, host_memory, named_device, this_device
-from longlora.train.estimate import estimate
+from longlora.train.estimate import estimate, with_settings
 from longlora.train.footprint import memory_parts
 from longlora.train.settings import TrainSettings
 from longlora.train.sizes import Sizes, measure
@@ -114,6 +114,7 @@ def test_a_config_that_is_no_use_is_a_clear_error(tmp_path, content):
         ("h100", 80, 989e12),
         ("NVIDIA A100-SXM4-40GB", 40, 312e12),
         ("RTX 4090 24 GB", 24, 165.2e12),
+        ("A10G", 24, 70e12),
         ("H200", 141, 989e12),
         ("Prototype 7 96GB", 96, None),
     ],
@@ -124,7 +125,7 @@ def test_devices_by_name(text, gib, peak):
     assert named_device(text, "float32").peak is None  # the table is bfloat16's
 
 
-@pytest.mark.parametrize("text", ["Prototype 7", "80GB", ""])
+@pytest.mark.parametrize("text", ["Prototype 7", "80GB", "", "A100"])
 def test_a_device_that_nobody_knows_is_refused(text):
     with pytest.raises(UserError, match="how much memory") as refused:
         named_device(text, "bfloat16")
@@ -241,23 +242,31 @@ def test_advice_prefers_what_changes_nothing(sizes):
     assert slow.changes == {"gradient_checkpointing": True}
 
 
-def test_small_gpu_is_told_to_quantize(sizes):
-    small = named_device("RTX 4090 24GB", "bfloat16")
+def test_weights_that_do_not_fit_are_quantized(sizes):
+    small = named_device("Prototype 12GB", "bfloat16")
     advice = advise(recipe(context_length=8192), replace(sizes, window=8192), small)
-    assert advice.result is not None and (advice.changes.get("quantize") == "nf4" or "offload" in advice.changes)
-    tiny = named_device("Prototype 8GB", "bfloat16")
-    advice = advise(recipe(context_length=8192, trainable=[]), replace(sizes, window=8192), tiny)
-    assert advice.result is not None and advice.changes["quantize"] == "nf4"
+    assert advice.result is not None and advice.changes["quantize"] == "nf4" and "devices" not in advice.changes
+
+
+def test_weights_that_do_not_fit_quantized_are_shared(sizes):
+    large = replace(sizes, window=8192, frozen_linear=10 * sizes.frozen_linear)
+    advice = advise(recipe(context_length=8192), large, named_device("RTX 4090", "bfloat16"))
+    assert advice.result is not None and advice.changes["strategy"] == "zero3"
+    assert advice.changes["quantize"] is None or "quantize" not in advice.changes
+    assert advice.result.devices == advice.changes["devices"] >= 8
+    assert not advise(
+        recipe(context_length=8192, global_batch_size=3), large, named_device("RTX 4090", "bfloat16")
+    ).fixes
 
 
 def test_host_memory_bounds_offloading(sizes):
-    own = replace(sizes, window=2**19)
-    roomy, narrow = replace(H100, host_memory=400 * GIB), replace(H100, host_memory=32 * GIB)
-    wide, close = (advise(recipe(context_length=2**19), own, device) for device in (roomy, narrow))
-    assert wide.result is not None and wide.changes["offload"] and wide.result.host <= 400 * GIB
-    assert close.changes.get("layers_per_checkpoint", 1) > wide.changes.get("layers_per_checkpoint", 1) or (
-        close.changes.get("row_tokens", 2**19) < 2**19
-    )
+    asked, own = recipe(context_length=2**18), replace(sizes, window=2**18)
+    roomy, narrow = replace(H100, host_memory=400 * GIB), replace(H100, host_memory=40 * GIB)
+    wide, close = (advise(asked, own, device) for device in (roomy, narrow))
+    for advice, device in ((wide, roomy), (close, narrow)):
+        assert advice.result is not None and advice.result.host <= device.host_memory
+    offloaded = with_settings(asked, offload=True, tile_mlp=2048)
+    assert estimate(offloaded, own, roomy).fits and not estimate(offloaded, own, narrow).fits
 
 
 def test_nothing_helps_a_device_that_is_far_too_small(sizes):
