@@ -57,7 +57,7 @@ def named_device(text: str, dtype: str) -> Device:
         UserError: neither the name nor the memory says how much it holds.
     """
     size = re.search(r"(\d+(?:\.\d+)?)\s*Gi?B\b", text, re.IGNORECASE)
-    name = (text[: size.start()] + text[size.end() :] if size else text).strip()
+    name = (text[: size.start()] + text[size.end() :] if size else text).strip(" -")
     if name.lower() == "cpu":
         local = this_device("cpu", dtype)
         memory = int(float(size[1]) * GIB) if size else local.memory
