@@ -4,7 +4,7 @@ tokens      rows or text, rendered, packed                       data.py
 config      RoPE scaled to the context length                    longlora.rope
 model       base frozen, LoRA + embeddings + norms in fp32       longlora.adapters, longlora.attention
 train       the step loop, metrics, checkpoints                  trainer.py
-output      adapter/ metrics.jsonl parameters.json, renamed into place as a whole
+output      adapter/ metrics.jsonl loss.svg parameters.json, renamed into place as a whole
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
 
     Returns:
         steps, rows, tokens, first_loss, last_loss, loss_start and loss_end (means of the first and last
-        tenth of the steps), tokens_per_second, trainable_parameters (per group), peak_memory_bytes,
+        tenth of the steps), tokens_per_second, flops, utilisation (see metrics.py), trainable_parameters
+        (per group), peak_memory_bytes,
         resumed_from (step or None), context_length, group_tokens.
 
     Raises:
@@ -65,9 +66,11 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
 
     import torch
 
-    from longlora.train.metrics import peak_memory
+    from longlora.train.metrics import peak_memory, summary
+    from longlora.train.sinks import check_sinks
     from longlora.train.trainer import LongTrainer, device_of
 
+    check_sinks(settings.report_to)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     settings = settings.model_copy(update={"dtype": resolve_dtype(settings.dtype)})
@@ -111,6 +114,7 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
 
     # Train
     trainer = LongTrainer(model, stream, settings, work, report, fingerprint, tokenizer.pad_token_id)
+    trainer.rows_per_epoch = len(rows)
     resumed = trainer.resume_and_train(lambda message: report("warning", message=message))
 
     # Output
@@ -121,14 +125,13 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
         "steps": steps,
         "rows": len(rows),
         "samples": len(samples),
-        "tokens": sum(line["tokens"] for line in curve),
         "supervised_tokens": sum(int((s.labels != data.IGNORE).sum()) for row in stream for s in row),
         "longest_row": longest,
         "first_loss": losses[0],
         "last_loss": losses[-1],
         "loss_start": sum(losses[:quarter]) / quarter,
         "loss_end": sum(losses[-quarter:]) / quarter,
-        "tokens_per_second": sum(line["tokens"] for line in curve) / sum(line["seconds"] for line in curve),
+        **summary(curve),
         "trainable_parameters": {name: g["parameters"] for name, g in parameters["groups"].items()},
         "peak_memory_bytes": peak_memory(device),
         "resumed_from": resumed.step if resumed else None,
@@ -210,11 +213,16 @@ def _publish(
     finished: dict[str, Any],
 ) -> None:
     """Write ``output/`` aside and rename it, so that it is whole or absent; ``finished`` goes into ``result``."""
+    from longlora.train.metrics import plot_loss
+
     aside = output.with_name(".output.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     adapters.save_adapter(model, aside / "adapter", base_name=info["base_model"]["name"], info=info)
     (aside / "parameters.json").write_text(json.dumps(parameters, indent=2) + "\n")
     shutil.copyfile(metrics_file, aside / "metrics.jsonl")
+    plot_loss([json.loads(line) for line in metrics_file.read_text().splitlines()], aside / "loss.svg")
+    if (metrics_file.parent / "tensorboard").is_dir():
+        shutil.copytree(metrics_file.parent / "tensorboard", aside / "tensorboard")
     shutil.rmtree(output, ignore_errors=True)  # before the result: an older output must not pass for this one
     result.write_text(json.dumps(finished, indent=2) + "\n")
     for path in [*aside.rglob("*"), aside, result]:

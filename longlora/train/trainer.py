@@ -97,6 +97,7 @@ class LongTrainer(Trainer):
         self.model_accepts_loss_kwargs = True  # have Trainer count the labels of the whole step ...
         self.loss_is_scaled_for_ga = True  # ... and leave the division by them to compute_loss
         self.adapter, self.rows = model, rows
+        self.rows_per_epoch = len(rows)  # for the metrics; whoever knows the stream's epochs says better
         self.settings, self.fingerprint = settings, fingerprint
         self.checkpoint_root, self.metrics_file = work / "checkpoints", work / "metrics.jsonl"
         self.row_ids: list[list[str]] = []  # of the micro batches since the last optimizer step
