@@ -1,10 +1,10 @@
-"""The train stage: dataset (or documents) + base model -> adapter.
+"""The train stage: dataset (or documents) + base model -> adapter, or with full fine-tuning a model.
 
 tokens      rows or text, rendered, packed                       data.py
 config      RoPE scaled to the context length                    longlora.rope
 model       base frozen, LoRA + embeddings + norms in fp32       longlora.adapters, longlora.attention
 train       the step loop, metrics, checkpoints                  trainer.py
-output      adapter/ metrics.jsonl parameters.json, renamed into place as a whole
+output      adapter/ (or model/) metrics.jsonl parameters.json, renamed into place as a whole
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from longlora.train.model import build_model, make_config
 from longlora.train.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    from torch import nn
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 STAGE_VERSION = 2
@@ -41,7 +41,7 @@ def identity(settings: TrainSettings) -> dict[str, Any]:
 
 
 def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Report) -> dict[str, Any]:
-    """Train an adapter; continues an interrupted attempt in ``work`` with the same result to the bit (CPU).
+    """Train an adapter, or the model; continues an interrupted attempt in ``work``, with the same bits on a CPU.
 
     Args:
         settings: see `TrainSettings`.
@@ -101,8 +101,10 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
             return dict(finished["metrics"])
         report("warning", message=f"{output} is of other settings, data or base weights; it is trained anew")
 
-    # Model: frozen base in settings.dtype, trained parts in fp32
+    # Model: frozen base in settings.dtype (or 4 bits), trained parts in fp32
     longest = max(sum(len(s) for s in row) for row in rows)
+    if rope.is_dynamic(config):
+        report("warning", message=rope.DYNAMIC_WARNING)
     model = build_model(inputs["model"], config, settings)
     parameters = adapters.parameter_report(model)
 
@@ -197,7 +199,7 @@ def model_digests(folder: Path) -> dict[str, str]:
 
 
 def _publish(
-    model: PeftModel,
+    model: nn.Module,
     metrics_file: Path,
     parameters: dict[str, Any],
     info: dict[str, Any],
@@ -208,7 +210,7 @@ def _publish(
     """Write ``output/`` aside and rename it, so that it is whole or absent; ``finished`` goes into ``result``."""
     aside = output.with_name(".output.tmp")
     shutil.rmtree(aside, ignore_errors=True)
-    adapters.save_adapter(model, aside / "adapter", base_name=info["base_model"]["name"], info=info)
+    adapters.save_trained(model, aside, base_name=info["base_model"]["name"], info=info)
     (aside / "parameters.json").write_text(json.dumps(parameters, indent=2) + "\n")
     shutil.copyfile(metrics_file, aside / "metrics.jsonl")
     shutil.rmtree(output, ignore_errors=True)  # before the result: an older output must not pass for this one
