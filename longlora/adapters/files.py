@@ -73,7 +73,12 @@ def save_model(model: PreTrainedModel, folder: Path, *, info: dict[str, Any] | N
         folder: created if missing.
         info: goes into longfolio.json.
     """
+    from transformers import GenerationConfig
+
+    # save_pretrained refuses some published ones; the merge copies the base's
+    model.generation_config = GenerationConfig()
     model.save_pretrained(str(folder), max_shard_size=SHARD)
+    (folder / "generation_config.json").unlink(missing_ok=True)
     _write_json(folder / "config.json", clean_config(model) | {"dtype": "float32"})
     _write_json(folder / "longfolio.json", {"format": FORMAT_VERSION, **(info or {})})
 

@@ -117,7 +117,7 @@ def _check_expression(model: PreTrainedModel, expression: str, linear: list[str]
             f"train.lora.targets: {expression!r} fits no module path of this model, such as {linear[0]}",
             f"a string is a regular expression for the whole path; for names write a list, of: {names}",
         )
-    if wrong := [n for n in matched if n not in linear]:
+    if wrong := [n for n in matched if n and n not in linear]:
         what = "the output head" if model.get_submodule(wrong[0]) is model.get_output_embeddings() else "not linear"
         raise UserError(
             f"train.lora.targets: {expression!r} also fits {wrong[0]}, which is {what}",
