@@ -81,7 +81,8 @@ STAGES = (
             "longlora/train/**/*.py",
             "longlora/attention/**/*.py",
             "longlora/rope.py",
-            "longlora/adapters.py",
+            "longlora/quantize.py",
+            "longlora/adapters/**/*.py",
             *MODEL_SOURCES,
         ),
     ),
@@ -91,7 +92,7 @@ STAGES = (
         "longlora.merge.stage",
         ("train",),
         reads_model=True,
-        sources=("longlora/merge/**/*.py", "longlora/adapters.py", "longlora/rope.py", *MODEL_SOURCES),
+        sources=("longlora/merge/**/*.py", "longlora/adapters/**/*.py", "longlora/rope.py", *MODEL_SOURCES),
     ),
     Stage(
         "evaluate",

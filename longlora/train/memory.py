@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING, Any
 from longlora.errors import UserError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
     from longlora.train.settings import TrainSettings
 
 CHUNK_BYTES = 256 * 2**20  # of fp32 logits that exist at once
@@ -120,7 +118,6 @@ def enable(base: Any, settings: TrainSettings) -> list[str]:
             "switch train.gradient_checkpointing on",
         )
     done = []
-    narrow_residual_stream(base)
     if applied := kernels.apply_liger(base, settings.liger, settings.device):
         done.append("liger: " + ", ".join(applied))
     if settings.tile_mlp:
@@ -141,29 +138,3 @@ def checkpoint_layers(model: Any) -> None:
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     else:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-
-
-def narrow_residual_stream(model: Any) -> None:
-    """Keep the residual stream in autocast's format where embeddings and norms are trained in fp32.
-
-    Neither is an operation that autocast narrows, so one fp32 embedding makes all states between layers, and with
-    them every checkpoint, fp32: twice the bytes. Likewise PEFT would copy the input of each LoRA layer to fp32.
-    Without autocast nothing changes.
-    """
-    from longlora.adapters import NORMS
-
-    norms = NORMS.get(model.config.model_type, ())
-    for name, module in model.named_modules():
-        if hasattr(module, "cast_input_dtype_enabled"):
-            module.cast_input_dtype_enabled = False
-        if module is model.get_input_embeddings() or name.rpartition(".")[2] in norms:
-            module.register_forward_hook(_to_autocast_dtype)
-
-
-def _to_autocast_dtype(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-    import torch
-
-    device = output.device.type
-    if torch.is_autocast_enabled(device) and output.is_floating_point():
-        return output.to(torch.get_autocast_dtype(device))
-    return output

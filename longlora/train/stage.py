@@ -1,10 +1,10 @@
-"""The train stage: dataset (or documents) + base model -> adapter.
+"""The train stage: dataset (or documents) + base model -> adapter, or with full fine-tuning a model.
 
 tokens      rows or text, rendered, packed                       data.py
 config      RoPE scaled to the context length                    longlora.rope
 model       base frozen, LoRA + embeddings + norms in fp32       longlora.adapters, longlora.attention
 train       the step loop, metrics, checkpoints                  trainer.py
-output      adapter/ metrics.jsonl loss.svg parameters.json, renamed into place as a whole
+output      adapter/ (or model/) metrics.jsonl loss.svg parameters.json, renamed into place as a whole
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from longlora.train.model import build_model, make_config
 from longlora.train.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    from torch import nn
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 STAGE_VERSION = 2
@@ -42,7 +42,7 @@ def identity(settings: TrainSettings) -> dict[str, Any]:
 
 
 def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Report) -> dict[str, Any]:
-    """Train an adapter; continues an interrupted attempt in ``work`` with the same result to the bit (CPU).
+    """Train an adapter, or the model; continues an interrupted attempt in ``work``, with the same bits on a CPU.
 
     Args:
         settings: see `TrainSettings`.
@@ -108,7 +108,9 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
             return dict(finished["metrics"])
         report("warning", message=f"{output} is of other settings, data or base weights; it is trained anew")
 
-    # Model: frozen base in settings.dtype, trained parts in fp32
+    # Model: frozen base in settings.dtype (or 4 bits), trained parts in fp32
+    if rope.is_dynamic(config):
+        report("warning", message=rope.DYNAMIC_WARNING)
     model = build_model(inputs["model"], config, settings)
     parameters = adapters.parameter_report(model)
 
@@ -204,7 +206,7 @@ def model_digests(folder: Path) -> dict[str, str]:
 
 
 def _publish(
-    model: PeftModel,
+    model: nn.Module,
     metrics_file: Path,
     parameters: dict[str, Any],
     info: dict[str, Any],
@@ -217,7 +219,7 @@ def _publish(
 
     aside = output.with_name(".output.tmp")
     shutil.rmtree(aside, ignore_errors=True)
-    adapters.save_adapter(model, aside / "adapter", base_name=info["base_model"]["name"], info=info)
+    adapters.save_trained(model, aside, base_name=info["base_model"]["name"], info=info)
     (aside / "parameters.json").write_text(json.dumps(parameters, indent=2) + "\n")
     shutil.copyfile(metrics_file, aside / "metrics.jsonl")
     plot_loss([json.loads(line) for line in metrics_file.read_text().splitlines()], aside / "loss.svg")

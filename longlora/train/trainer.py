@@ -18,19 +18,19 @@ from safetensors.torch import load_file, save_file
 from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
-from longlora.adapters import load_trained_state, parameter_groups, trained_state
+from longlora.adapters import causal_lm, load_trained_state, trained_state
 from longlora.errors import UserError
 from longlora.train import checkpoints
 from longlora.train.checkpoints import Checkpoint
 from longlora.train.data import Row, collate
 from longlora.train.loss import supervised_loss
 from longlora.train.metrics import StepCallback, cut_metrics
+from longlora.train.optimizer import make_optimizer
 from longlora.train.settings import TrainSettings
 from longlora.train.stopping import STOP, Stopped
 
 if TYPE_CHECKING:
-    from peft import PeftModel
-    from torch import Tensor
+    from torch import Tensor, nn
 
 Report = Callable[..., None]
 TRAINED = "trained.safetensors"
@@ -41,10 +41,10 @@ class LossNotFinite(UserError):
 
 
 class LongTrainer(Trainer):
-    """Trains the adapter of ``model`` on a fixed stream of packed rows.
+    """Trains ``model`` (its adapter, or all of it) on a fixed stream of packed rows.
 
     Args:
-        model: from `longlora.adapters.add_adapters`.
+        model: from `longlora.train.model.build_model`.
         rows: the whole stream, ``steps * global_batch_size`` rows in order.
         settings: see `TrainSettings`.
         work: ``checkpoints/`` and ``metrics.jsonl`` are kept here.
@@ -55,7 +55,7 @@ class LongTrainer(Trainer):
 
     def __init__(
         self,
-        model: PeftModel,
+        model: nn.Module,
         rows: list[Row],
         settings: TrainSettings,
         work: Path,
@@ -122,12 +122,12 @@ class LongTrainer(Trainer):
         row_ids, labels = inputs["row_ids"], inputs["labels"]
         self.row_ids += row_ids
         self.step_tokens += inputs["tokens"]
-        causal_lm: Any = self.adapter.get_base_model()  # LoRA sits inside its layers
+        network: Any = causal_lm(self.adapter)  # LoRA sits inside its layers
         with autocast(self.settings, labels.device.type):
-            hidden = causal_lm.base_model(
+            hidden = network.base_model(
                 input_ids=inputs["input_ids"], position_ids=inputs["position_ids"], use_cache=False
             ).last_hidden_state  # (B, L, d)
-            loss = supervised_loss(hidden, labels, causal_lm.get_output_embeddings())
+            loss = supervised_loss(hidden, labels, network.get_output_embeddings())
         items = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
         loss = loss / items
         if not torch.isfinite(loss):
@@ -178,20 +178,6 @@ class LongTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_trained_state(self.adapter, load_file(Path(resume_from_checkpoint) / TRAINED))
-
-
-def make_optimizer(model: PeftModel, settings: TrainSettings) -> torch.optim.Optimizer:
-    """AdamW over the groups A, B, embed, norm, head, each with its own rate; norms never decay."""
-    groups = [
-        {
-            "name": group.name,
-            "params": list(group.parameters.values()),
-            "lr": settings.rate(group.name),
-            "weight_decay": 0.0 if group.name == "norm" else settings.weight_decay,
-        }
-        for group in parameter_groups(model)
-    ]
-    return torch.optim.AdamW(groups, fused=True)
 
 
 def device_of(settings: TrainSettings) -> str:

@@ -378,23 +378,6 @@ def test_training_stage_ends_in_the_same_weights(train, tmp_path):
     assert len(found) == 1
 
 
-def test_residual_stream_is_as_narrow_as_autocast():
-    """Embeddings and norms that are trained in fp32 do not make every state between layers fp32."""
-    for narrow in (False, True):
-        model, seen = build(layers=2), []
-        if narrow:
-            memory.narrow_residual_stream(model)
-        for layer in model.model.layers:
-            q = layer.self_attn.q_proj  # LoRA's
-            q.lora_A["default"].register_forward_pre_hook(lambda module, args, seen=seen: seen.append(args[0].dtype))
-            layer.register_forward_pre_hook(lambda module, args, seen=seen: seen.append(args[0].dtype))
-        with torch.autocast("cpu", torch.bfloat16):
-            out = model.base_model(input_ids=torch.zeros(1, 8, dtype=torch.long)).last_hidden_state
-        assert set(seen) == {torch.bfloat16 if narrow else torch.float32}
-        assert out.dtype == (torch.bfloat16 if narrow else torch.float32)
-        assert model.base_model(input_ids=torch.zeros(1, 8, dtype=torch.long)).last_hidden_state.dtype == torch.float32
-
-
 def test_liger_is_for_gpus():
     if not torch.cuda.is_available():
         assert not kernels.available() and kernels.apply_liger(build()) == []
