@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 CHUNK = 1024  # positions; 200 MB of fp32 logits at a vocabulary of 49k
 
 
-def supervised_loss(hidden: Tensor, labels: Tensor, head: Callable[[Tensor], Tensor], chunk: int = CHUNK) -> Tensor:
+def chunk_count(labels: Tensor, chunk: int = CHUNK) -> int:
+    """How often `supervised_loss` calls the head for these labels (B, L)."""
+    return max(1, -(-int((labels[:, 1:] != -100).sum()) // chunk))
+
+
+def supervised_loss(
+    hidden: Tensor, labels: Tensor, head: Callable[[Tensor], Tensor], chunk: int = CHUNK, min_chunks: int = 1
+) -> Tensor:
     """Sum of the next-token losses at supervised positions.
 
     Args:
@@ -24,6 +31,7 @@ def supervised_loss(hidden: Tensor, labels: Tensor, head: Callable[[Tensor], Ten
         labels: (B, L), token ids or -100; position t predicts ``labels[t + 1]``.
         head: (n, d) -> (n, V).
         chunk: positions whose logits exist at once.
+        min_chunks: calls of ``head`` at least; those beyond what the labels need get no positions.
 
     Returns:
         A scalar, fp32. Divide by the number of labels other than -100 for the mean.
@@ -34,12 +42,11 @@ def supervised_loss(hidden: Tensor, labels: Tensor, head: Callable[[Tensor], Ten
     targets = labels[:, 1:]  # (B, L-1)
     wanted = targets != -100
     states, targets = hidden[:, :-1][wanted], targets[wanted]  # (n, d), (n,)
-    if len(targets) <= chunk:
+    if len(targets) <= chunk and min_chunks <= 1:
         return _chunk_loss(states, targets, head)
-    losses = [
-        checkpoint(_chunk_loss, h, y, head, use_reentrant=False)
-        for h, y in zip(states.split(chunk), targets.split(chunk), strict=True)
-    ]
+    pieces = list(zip(states.split(chunk), targets.split(chunk), strict=True))
+    pieces += [(states[:0], targets[:0])] * (min_chunks - len(pieces))
+    losses = [checkpoint(_chunk_loss, h, y, head, use_reentrant=False) for h, y in pieces]
     return torch.stack(losses).sum()
 
 

@@ -43,7 +43,7 @@ class StepCallback(TrainerCallback):
         return control
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if not logs or "loss" not in logs:
+        if not logs or "loss" not in logs or not state.is_world_process_zero:
             return
         trainer = self.trainer
         now = time.monotonic()
@@ -60,7 +60,6 @@ class StepCallback(TrainerCallback):
         }
         with trainer.metrics_file.open("a") as file:  # one line, one write: a reader never sees half of it
             file.write(json.dumps(line) + "\n")
-        trainer.row_ids, trainer.step_tokens = [], 0
         self.report(
             "progress",
             done=state.global_step,
