@@ -83,14 +83,11 @@ class StepCallback(TrainerCallback):
         self.started = STOP.step_started = time.monotonic()  # what saving took is no part of the next step
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if not logs or "loss" not in logs:
+        if not logs or "loss" not in logs or not state.is_world_process_zero:
             return
         trainer, settings = self.trainer, self.trainer.settings
         now = time.monotonic()
         seconds, self.started = now - self.started, now
-        trainer.row_ids, trainer.step_tokens = [], 0
-        if not state.is_world_process_zero:
-            return
         # The stream is the same on every device, so the step's rows are known without asking the others.
         end = state.global_step * settings.global_batch_size
         rows = [trainer.rows[i] for i in range(end - settings.global_batch_size, end)]

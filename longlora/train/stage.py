@@ -21,8 +21,8 @@ from longlora.errors import UserError
 from longlora.hardware import resolve_dtype
 from longlora.models import load_tokenizer
 from longlora.prompts import Template
-from longlora.train import data
-from longlora.train.checkpoints import file_sha256, sync
+from longlora.train import data, distributed, finished
+from longlora.train.checkpoints import sync
 from longlora.train.lineage import dataset_lineage
 from longlora.train.model import build_model, make_config
 from longlora.train.settings import TrainSettings
@@ -43,6 +43,8 @@ def identity(settings: TrainSettings) -> dict[str, Any]:
 
 def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Report) -> dict[str, Any]:
     """Train an adapter, or the model; continues an interrupted attempt in ``work``, with the same bits on a CPU.
+
+    Where torchrun started several processes, each calls this alike; the first alone reports and writes.
 
     Args:
         settings: see `TrainSettings`.
@@ -66,6 +68,7 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
 
     import torch
 
+    from longlora.train.launch import accumulation, strategy_of
     from longlora.train.metrics import peak_memory, summary
     from longlora.train.sinks import check_sinks
     from longlora.train.trainer import LongTrainer, device_of
@@ -75,6 +78,11 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
         torch.set_num_threads(settings.threads)
     settings = settings.model_copy(update={"dtype": resolve_dtype(settings.dtype)})
     device = device_of(settings)
+    distributed.start(device)
+    strategy_of(settings)
+    accumulation(settings, distributed.world())
+    if not distributed.is_main():
+        report = silent
 
     # Data: samples -> packed rows -> the stream of all steps
     tokenizer = load_tokenizer(inputs["model"])
@@ -100,13 +108,11 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
     config.use_cache = False
 
     # Finished already?
-    base_digests = model_digests(inputs["model"])
+    base_digests = distributed.from_main(lambda: finished.model_digests(inputs["model"], work, report))
     fingerprint = run_fingerprint(settings, config, base_digests, stream)
-    if output.exists() and result.exists():
-        finished = json.loads(result.read_text())
-        if finished.get("fingerprint") == fingerprint:
-            return dict(finished["metrics"])
-        report("warning", message=f"{output} is of other settings, data or base weights; it is trained anew")
+    before = distributed.from_main(lambda: finished.metrics_of(output, result, fingerprint, report))
+    if before is not None:
+        return before
 
     # Model: frozen base in settings.dtype (or 4 bits), trained parts in fp32
     if rope.is_dynamic(config):
@@ -118,6 +124,8 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
     trainer = LongTrainer(model, stream, settings, work, report, fingerprint, tokenizer.pad_token_id)
     trainer.rows_per_epoch = len(rows)
     resumed = trainer.resume_and_train(lambda message: report("warning", message=message))
+
+    distributed.barrier()  # the first process has written its last line
 
     # Output
     curve = [json.loads(line) for line in trainer.metrics_file.read_text().splitlines()]
@@ -147,10 +155,15 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
         "dataset": dataset_lineage(inputs["datasets_build"]),
         "settings": digested_settings(settings),
     }
-    _publish(
-        model, trainer.metrics_file, parameters, info, output, result, {"fingerprint": fingerprint, "metrics": metrics}
-    )
+    with distributed.gathered(model):
+        if distributed.is_main():
+            _publish(model, trainer.metrics_file, parameters, info, output, result, fingerprint, metrics)
+    distributed.barrier()
     return metrics
+
+
+def silent(event: str, **fields: Any) -> None:
+    """The ``report`` of all processes but the first."""
 
 
 def load_samples(
@@ -187,7 +200,7 @@ def run_fingerprint(
 ) -> str:
     """What a checkpoint must agree on to be resumed: settings, model config, base weights, every token in order.
 
-    ``base``: of `model_digests`. Where the base lies does not count.
+    ``base``: of `finished.model_digests`. Where the base lies does not count.
     """
     model = {k: v for k, v in config.to_dict().items() if k != "_name_or_path"}
     parts = [STAGE_VERSION, digested_settings(settings), model, base]
@@ -199,12 +212,6 @@ def run_fingerprint(
     return h.hexdigest()
 
 
-def model_digests(folder: Path) -> dict[str, str]:
-    """sha256 of config and weight files of a model directory."""
-    files = [p for p in folder.iterdir() if p.name == "config.json" or p.suffix in (".safetensors", ".bin")]
-    return {p.name: file_sha256(p) for p in sorted(files)}
-
-
 def _publish(
     model: nn.Module,
     metrics_file: Path,
@@ -212,9 +219,10 @@ def _publish(
     info: dict[str, Any],
     output: Path,
     result: Path,
-    finished: dict[str, Any],
+    fingerprint: str,
+    metrics: dict[str, Any],
 ) -> None:
-    """Write ``output/`` aside and rename it, so that it is whole or absent; ``finished`` goes into ``result``."""
+    """Write ``output/`` aside and rename it, so that it is whole or absent; ``result`` says what it is of."""
     from longlora.train.metrics import plot_loss
 
     aside = output.with_name(".output.tmp")
@@ -226,7 +234,7 @@ def _publish(
     if (metrics_file.parent / "tensorboard").is_dir():
         shutil.copytree(metrics_file.parent / "tensorboard", aside / "tensorboard")
     shutil.rmtree(output, ignore_errors=True)  # before the result: an older output must not pass for this one
-    result.write_text(json.dumps(finished, indent=2) + "\n")
+    finished.write(result, aside, fingerprint, metrics)
     for path in [*aside.rglob("*"), aside, result]:
         sync(path)
     aside.rename(output)

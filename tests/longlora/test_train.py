@@ -201,7 +201,7 @@ def test_a_started_anew_attempt_leaves_no_foreign_result(train, tmp_path):
 
 
 def test_nan_stops_with_the_rows(train, tmp_path):
-    from longlora.train.trainer import LossNotFinite
+    from longlora.train.finite import LossNotFinite
 
     with pytest.raises(LossNotFinite, match=r"r\d\d") as caught:
         train(tmp_path, max_steps=30, learning_rate=1e30, warmup_steps=0)
