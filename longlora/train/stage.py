@@ -1,6 +1,6 @@
 """The train stage: dataset (or documents) + base model -> adapter.
 
-tokens      rows or text, rendered, packed                       data.py
+tokens      rows or text, rendered, packed                       data/
 config      RoPE scaled to the context length                    longlora.rope
 model       base frozen, LoRA + embeddings + norms in fp32       longlora.adapters, longlora.attention
 train       the step loop, metrics, checkpoints                  trainer.py
@@ -20,7 +20,7 @@ from longlora import adapters, attention, rope
 from longlora.errors import UserError
 from longlora.hardware import resolve_dtype
 from longlora.models import load_tokenizer
-from longlora.prompts import Template
+from longlora.templates import choose_template
 from longlora.train import data
 from longlora.train.checkpoints import file_sha256, sync
 from longlora.train.model import build_model, make_config
@@ -46,7 +46,8 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
     Args:
         settings: see `TrainSettings`.
         inputs: ``model`` (Hugging Face directory), ``datasets_build`` (``data/train-*.parquet``,
-            ``splits.json``) and, for ``data: text``, ``pdf2txt`` (``documents.parquet``).
+            ``splits.json``) and, for ``data: text``, ``pdf2txt`` (``documents.parquet``) or ``text-<i>``;
+            ``template``, where that is a file.
         work: scratch and, in the end, ``output/``.
         report: see docs/architecture.md.
 
@@ -82,8 +83,11 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
             f"train.row_tokens ({row_tokens:,}) is above the model's context of {context_length:,} tokens",
             "set train.context_length to extend the model, or lower train.row_tokens",
         )
-    template = settings.template or _dataset_template(inputs["datasets_build"])
-    samples = load_samples(settings, inputs, tokenizer, template, row_tokens)
+    record = inputs["datasets_build"] / "stats.json" if "datasets_build" in inputs else None
+    template = choose_template(inputs.get("template", settings.template), record)
+    samples = data.training_samples(
+        settings, inputs, tokenizer, template.put_on(tokenizer), row_tokens, work / "tokens", report
+    )
     rows = data.make_rows(samples, row_tokens, settings.packing)
     steps = settings.max_steps or max(1, round(settings.epochs * len(rows) / settings.global_batch_size))
     stream = data.stream(rows, steps * settings.global_batch_size, settings.seed)
@@ -102,7 +106,7 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
         report("warning", message=f"{output} is of other settings, data or base weights; it is trained anew")
 
     # Model: frozen base in settings.dtype, trained parts in fp32
-    longest = max(sum(len(s) for s in row) for row in rows)
+    longest = int(rows.lengths.max())
     model = build_model(inputs["model"], config, settings)
     parameters = adapters.parameter_report(model)
 
@@ -119,7 +123,7 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
         "rows": len(rows),
         "samples": len(samples),
         "tokens": sum(line["tokens"] for line in curve),
-        "supervised_tokens": sum(int((s.labels != data.IGNORE).sum()) for row in stream for s in row),
+        "supervised_tokens": int(rows.learned[stream.order].sum()),
         "longest_row": longest,
         "first_loss": losses[0],
         "last_loss": losses[-1],
@@ -135,59 +139,34 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
     info = {
         "base_model": {"name": inputs["model"].name, "files": base_digests},
         "context_length": context_length,
-        "template": template,
+        "template": template.name,
         "settings": digested_settings(settings),
     }
     _publish(
-        model, trainer.metrics_file, parameters, info, output, result, {"fingerprint": fingerprint, "metrics": metrics}
-    )
+        model, trainer.metrics_file, parameters, info, output, result, {"fingerprint": fingerprint, "metrics": metrics},
+        tokenizer if template.chat_template else None,
+    )  # fmt: skip
     return metrics
 
 
-def load_samples(
-    settings: TrainSettings,
-    inputs: dict[str, Path],
-    tokenizer: PreTrainedTokenizerBase,
-    template: Template,
-    row_tokens: int,
-) -> list[data.Sample]:
-    """The training samples that ``settings.data`` asks for."""
-    if settings.data == "sft":
-        return data.sft_samples(inputs["datasets_build"], tokenizer, template, row_tokens)
-    documents, splits = inputs["pdf2txt"] / "documents.parquet", inputs["datasets_build"] / "splits.json"
-    return data.text_samples(documents, splits, tokenizer, row_tokens)
-
-
-def _dataset_template(dataset: Path) -> Template:
-    """The template that the dataset's lengths were measured with; chat if it does not say."""
-    try:
-        template = json.loads((dataset / "stats.json").read_text()).get("template")
-    except (OSError, ValueError, AttributeError):
-        template = None
-    return template if template in ("chat", "inst", "plain") else "chat"
-
-
 def digested_settings(settings: TrainSettings) -> dict[str, Any]:
-    """The settings without speed-only fields, as JSON."""
-    speed = {n for n, f in type(settings).model_fields.items() if f.json_schema_extra == {"digest": False}}
-    return settings.model_dump(mode="json", exclude=speed)
+    """The settings without speed-only fields and without paths, as JSON."""
+    left_out = {n for n, f in type(settings).model_fields.items() if f.json_schema_extra == {"digest": False}}
+    left_out |= {"texts"} | ({"template"} if isinstance(settings.template, Path) else set())
+    return settings.model_dump(mode="json", exclude=left_out)
 
 
 def run_fingerprint(
-    settings: TrainSettings, config: PretrainedConfig, base: dict[str, str], stream: list[data.Row]
+    settings: TrainSettings, config: PretrainedConfig, base: dict[str, str], stream: data.Stream[data.Row]
 ) -> str:
     """What a checkpoint must agree on to be resumed: settings, model config, base weights, every token in order.
 
     ``base``: of `model_digests`. Where the base lies does not count.
     """
     model = {k: v for k, v in config.to_dict().items() if k != "_name_or_path"}
-    parts = [STAGE_VERSION, digested_settings(settings), model, base]
-    h = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
-    for row in stream:
-        for sample in row:
-            h.update(sample.id.encode() + sample.input_ids.tobytes() + sample.labels.tobytes())
-        h.update(b"|")
-    return h.hexdigest()
+    parts: list[Any] = [STAGE_VERSION, digested_settings(settings), model, base]
+    parts.append(data.stream_digest(stream))
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def model_digests(folder: Path) -> dict[str, str]:
@@ -204,11 +183,17 @@ def _publish(
     output: Path,
     result: Path,
     finished: dict[str, Any],
+    tokenizer: PreTrainedTokenizerBase | None,
 ) -> None:
-    """Write ``output/`` aside and rename it, so that it is whole or absent; ``finished`` goes into ``result``."""
+    """Write ``output/`` aside and rename it, so that it is whole or absent; ``finished`` goes into ``result``.
+
+    ``tokenizer``: where it is another than the base model's (a template file).
+    """
     aside = output.with_name(".output.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     adapters.save_adapter(model, aside / "adapter", base_name=info["base_model"]["name"], info=info)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(str(aside / "adapter"))
     (aside / "parameters.json").write_text(json.dumps(parameters, indent=2) + "\n")
     shutil.copyfile(metrics_file, aside / "metrics.jsonl")
     shutil.rmtree(output, ignore_errors=True)  # before the result: an older output must not pass for this one

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +56,7 @@ class LongTrainer(Trainer):
     def __init__(
         self,
         model: PeftModel,
-        rows: list[Row],
+        rows: Sequence[Row],
         settings: TrainSettings,
         work: Path,
         report: Report,
