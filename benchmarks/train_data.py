@@ -102,12 +102,13 @@ def step(name: str, model: Path, folder: Path, row_tokens: int) -> dict[str, Any
         seen = sum(data.collate([row], pad_id=0)["tokens"] for row in stream)
         assert seen == result["tokens"]
         result["streaming_seconds"] = time.perf_counter() - packed
+    result |= {"memory_before": before, "memory_peak": peak()}
     if name == "again":
         lengths = np.random.default_rng(SEED).integers(20, row_tokens // 2, size=1_000_000)
         began = time.perf_counter()
         data.pack(lengths, row_tokens)
         result["pack_a_million_seconds"] = time.perf_counter() - began
-    return result | {"memory_before": before, "memory_peak": peak()}
+    return result
 
 
 def table(lines: list[dict[str, Any]]) -> str:

@@ -146,10 +146,15 @@ def plain_batch(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> lis
 
 
 def _chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]], generate: bool = False) -> str:
-    rendered = tokenizer.apply_chat_template(
-        [dict(m) for m in messages], tokenize=False, add_generation_prompt=generate
-    )
-    return str(rendered)
+    from jinja2 import TemplateError
+
+    copies = [dict(m) for m in messages]
+    try:
+        return str(tokenizer.apply_chat_template(copies, tokenize=False, add_generation_prompt=generate))
+    except TemplateError as error:
+        raise UserError(
+            f"the messages cannot be rendered by the chat template: {error}", "set the template to inst or plain"
+        ) from error
 
 
 def _ended(tokenizer: PreTrainedTokenizerBase, text: str) -> str:

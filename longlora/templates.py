@@ -23,13 +23,13 @@ NAMES = get_args(Template)
 PROBE = "0f3a the question", "7c5e the answer"  # nothing that a template prints by itself
 
 
-def _jinja_file(path: Path) -> Path:
-    if path.suffix != ".jinja":
-        raise ValueError(f"{str(path)!r} is none of {', '.join(NAMES)}, nor a file that ends in .jinja")
-    return path
+def _known(value: Template | Path) -> Template | Path:
+    if isinstance(value, Path) and value.suffix != ".jinja":
+        raise ValueError(f"{str(value)!r} is none of {', '.join(NAMES)}, nor a file that ends in .jinja")
+    return value
 
 
-TemplateSetting = Template | Annotated[Path, AfterValidator(_jinja_file)]
+TemplateSetting = Annotated[Template | Path, AfterValidator(_known)]
 """What a settings field takes: chat, inst, plain, or the path of a .jinja file (an external input, by content)."""
 
 
@@ -57,11 +57,10 @@ class ChosenTemplate:
         try:
             seen = question in prompt_text(tokenizer, "chat", question)
             seen &= answer in answer_text(tokenizer, "chat", answer)
-        except UserError:
-            raise
-        except Exception as error:  # Jinja's own, and whatever the template's expressions raise
+        except Exception as error:  # whatever the template's expressions raise
+            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             raise UserError(
-                f"the template file cannot be rendered: {type(error).__name__}: {error}",
+                f"the template file cannot be used: {reason}",
                 "correct it; it gets messages (role, content), add_generation_prompt, bos_token and eos_token",
             ) from error
         if not seen:

@@ -241,7 +241,7 @@ def test_the_stage_trains_on_files_of_text(train, tmp_path):
     assert any(event == "warning" and "trained anew" in fields["message"] for event, fields in events)
 
 
-def test_the_stage_hands_a_template_file_on(train, tmp_path):
+def test_the_stage_hands_a_template_file_on(train, tmp_path, tiny_model_dir):
     from longlora.models import load_tokenizer
 
     text = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
@@ -250,6 +250,7 @@ def test_the_stage_hands_a_template_file_on(train, tmp_path):
     train(tmp_path / "w", template=tmp_path / "own.jinja", max_steps=2)
     adapter = tmp_path / "w/output/adapter"
     assert load_tokenizer(adapter).chat_template == text
+    assert str(tiny_model_dir) not in (adapter / "tokenizer_config.json").read_text()
     about = (adapter / "longfolio.json").read_text()
     assert json.loads(about)["template"] == "chat" and str(tmp_path) not in about
 

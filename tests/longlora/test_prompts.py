@@ -139,8 +139,8 @@ def test_a_template_file_takes_the_chat_templates_place(own, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{% for m in messages %}", "cannot be rendered"),
-        ("{{ messages[0]['nothing'].x }}", "cannot be rendered"),
+        ("{% for m in messages %}", "cannot be used"),
+        ("{{ messages[0]['nothing'].x }}", "cannot be used"),
         ("{% for m in messages %}{{ m['role'] }}{% endfor %}", "leaves out"),
         ("{% for m in messages if m['role'] == 'user' %}{{ m['content'] }}{% endfor %}", "leaves out"),
     ],

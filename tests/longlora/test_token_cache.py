@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -153,3 +154,24 @@ def test_an_unchanged_source_is_not_read_again(tmp_path, tokenizer, monkeypatch)
     monkeypatch.undo()
     path.write_text("Other words to learn.")
     assert data.plain_text_samples([path], tokenizer, 64, tmp_path / "t").cache.digest != first.cache.digest
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_text(tmp_path, smollm2_dir):
+    """Ten times the text, tokenized, packed and streamed, in the same memory."""
+    grown = {}
+    for tokens in (2_000_000, 20_000_000):
+        folder = tmp_path / str(tokens)
+        (folder / "texts").mkdir(parents=True)
+        for step, size in (("generate", tokens), ("tokenize", 8192), ("stream", 8192)):
+            command = [sys.executable, "benchmarks/train_data.py", "--step", step, "--model", str(smollm2_dir)]
+            command += ["--keep", str(folder), "--row-tokens", str(size)]
+            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+            done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True, text=True)
+            if step != "generate":
+                result = json.loads(done.stdout.splitlines()[-1])
+                assert result["tokens"] > 0.8 * tokens and result["filled"] > 0.95
+                grown[step, tokens] = result["memory_peak"] - result["memory_before"]
+    for step in ("tokenize", "stream"):
+        assert grown[step, 20_000_000] < grown[step, 2_000_000] + 40e6  # 4 bytes a token would be 72 MB more
+    assert max(grown.values()) < 300e6
