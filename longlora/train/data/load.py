@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,16 +13,15 @@ from longlora.errors import UserError
 from longlora.prompts import Template, begins_with_bos
 from longlora.train.checkpoints import file_sha256
 from longlora.train.data import sources
-from longlora.train.data.cache import Pieces, token_cache
+from longlora.train.data.cache import Pieces, Report, TokenCache, token_cache
 from longlora.train.data.samples import Samples
 from longlora.train.data.sources import TextFile
-from longlora.train.data.tokens import row_pieces, text_pieces
+from longlora.train.data.tokens import Piece, row_pieces, text_pieces
 from longlora.train.settings import TrainSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Report = Callable[..., None]
 HASHES = "files.json"  # beside the caches: digests of files that have not changed since
 
 
@@ -78,7 +77,7 @@ def sft_samples(
     files = sources.row_files(dataset)
     about = ["sft", template, tokenizer.chat_template if template == "chat" else None]
 
-    def pieces(done: int) -> Any:
+    def pieces(done: int) -> Iterator[Piece]:
         return row_pieces(islice(sources.dataset_rows(files), done, None), tokenizer, template)
 
     samples = Samples.whole_entries(_cache(folder, tokenizer, about, _named(files), pieces, report))
@@ -116,7 +115,7 @@ def text_samples(
     """
     wanted = sources.train_documents(splits)
 
-    def pieces(done: int) -> Any:
+    def pieces(done: int) -> Iterator[Piece]:
         return text_pieces(islice(sources.converted_documents(documents, wanted), done, None), tokenizer)
 
     cache = _cache(folder, tokenizer, ["documents", sorted(wanted)], _named([documents]), pieces, report)
@@ -142,7 +141,7 @@ def plain_text_samples(
     """
     files = sources.text_files(paths)
 
-    def pieces(done: int) -> Any:
+    def pieces(done: int) -> Iterator[Piece]:
         return text_pieces(islice(sources.documents(files), done, None), tokenizer)
 
     samples = _pieces(_cache(folder, tokenizer, ["texts"], files, pieces, report), tokenizer, row_tokens)
@@ -151,7 +150,7 @@ def plain_text_samples(
     return samples
 
 
-def _pieces(cache: Any, tokenizer: PreTrainedTokenizerBase, row_tokens: int) -> Samples:
+def _pieces(cache: TokenCache, tokenizer: PreTrainedTokenizerBase, row_tokens: int) -> Samples:
     bos: Any = tokenizer.bos_token_id if begins_with_bos(tokenizer) else None
     return Samples.pieces(cache, row_tokens, bos)
 
@@ -167,7 +166,7 @@ def _cache(
     files: Sequence[TextFile],
     pieces: Pieces,
     report: Report,
-) -> Any:
+) -> TokenCache:
     key = [about, tokenizer_digest(tokenizer), [[file.name, sha] for file, sha in _digests(folder, files)]]
     return token_cache(folder, key, pieces, report)
 
