@@ -35,7 +35,8 @@ def run(settings: EvaluateSettings, inputs: dict[str, Path], work: Path, report:
     """Evaluate ``inputs["model"]`` (base) and ``inputs["merge"]/model`` (merged, if given).
 
     Other inputs, each optional: ``datasets_build`` (validation rows, splits), ``pdf2txt`` (documents),
-    ``text-<i>`` (``settings.texts``), ``units``. Output: ``metrics.json``, ``samples.jsonl``, ``table.md``.
+    ``text-<i>`` (``settings.texts``), ``template`` (where that is a file), ``units``. Output: ``metrics.json``,
+    ``samples.jsonl``, ``table.md``.
 
     Returns:
         ``{task: {metric, better, n, base, merged, difference, low, high}}``; a task without samples has
@@ -44,6 +45,8 @@ def run(settings: EvaluateSettings, inputs: dict[str, Path], work: Path, report:
     Raises:
         UserError: a model or data file cannot be read, or nothing at all can be measured.
     """
+    if "template" in inputs:
+        settings = settings.model_copy(update={"template": inputs["template"]})
     models = {"base": inputs["model"]}
     if "merge" in inputs:
         models["merged"] = inputs["merge"] / "model"

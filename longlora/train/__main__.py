@@ -1,4 +1,4 @@
-"""Train without the pipeline: ``python -m longlora.train --dataset DIR --model DIR|NAME --out WORK``.
+"""Train without the pipeline: ``python -m longlora.train [--dataset DIR] --model DIR|NAME --out WORK``.
 
     --settings FILE   YAML of `TrainSettings`        --set key=value   one field (YAML value; repeatable)
     --pdf2txt DIR     folder with documents.parquet, for data: text
@@ -30,7 +30,7 @@ from longlora.train.stopping import EXIT_STOPPED, STOP, Stopped, die_with_parent
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code: 0 done, 1 failed, 2 wrong usage, 143 stopped by SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m longlora.train", description="Train an adapter.")
-    parser.add_argument("--dataset", type=Path, required=True, help="output of datasets_build")
+    parser.add_argument("--dataset", type=Path, help="output of datasets_build; not for texts")
     parser.add_argument("--pdf2txt", type=Path, help="folder with documents.parquet (data: text)")
     parser.add_argument("--model", required=True, help="model directory, embedded name or hub id")
     parser.add_argument("--out", type=Path, required=True, help="work folder")
@@ -41,11 +41,15 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         settings = TrainSettings(**_tree(options.settings, options.set))
-        inputs = {"datasets_build": options.dataset, "model": _model(options.model, options.out)}
+        inputs = {"model": _model(options.model, options.out)}
+        if options.dataset:
+            inputs["datasets_build"] = options.dataset
+        elif settings.data == "sft":
+            raise UserError("data: sft needs --dataset", "give the output of datasets_build")
         if options.pdf2txt:
             inputs["pdf2txt"] = options.pdf2txt
-        elif settings.data == "text":
-            raise UserError("data: text needs --pdf2txt", "give the folder that holds documents.parquet")
+        elif settings.data == "text" and not settings.texts:
+            raise UserError("data: text needs texts or --pdf2txt", "give the folder that holds documents.parquet")
         given = sys.argv[1:] if arguments is None else arguments
         torchrun = launch.command(settings, ["-P", "-m", "longlora.train", *given])
     except (UserError, ValidationError) as error:

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from longlora.adapters import LoraSettings, Role
-from longlora.prompts import Template
 from longlora.rope import Method
+from longlora.templates import TemplateSetting
 
 SPEED: dict[str, Any] = {"digest": False}
 
@@ -46,9 +46,10 @@ class TrainSettings(BaseModel):
         description="For data: text, files or folders (.txt, .md, .jsonl, .jsonl.gz, .parquet with a column text) "
         "instead of the documents.",
     )
-    template: Template | None = Field(
+    template: TemplateSetting | None = Field(
         None,
-        description="How an instruction becomes a prompt: chat, inst or plain; null: as the dataset says, else chat.",
+        description="How an instruction becomes a prompt: chat, inst, plain, or a .jinja file in place of the model's "
+        "chat template; null: as the dataset says, else chat.",
     )
     row_tokens: int | None = Field(
         None,
@@ -199,6 +200,8 @@ class TrainSettings(BaseModel):
                 f"global_batch_size ({self.global_batch_size}) must be a multiple of "
                 f"micro_batch_size ({self.micro_batch_size})"
             )
+        if self.texts and self.data != "text":
+            raise ValueError("texts is for data: text; with data: sft it would not be read")
         if self.context_length and self.row_tokens and self.row_tokens > self.context_length:
             raise ValueError(f"row_tokens ({self.row_tokens}) is above context_length ({self.context_length})")
         if self.group >= 1 and self.group != int(self.group):

@@ -1,6 +1,6 @@
 """The train stage: dataset (or documents) + base model -> adapter, or with full fine-tuning a model.
 
-tokens      rows or text, rendered, packed                       data.py
+tokens      rows or text, rendered, packed                       data/
 config      RoPE scaled to the context length                    longlora.rope
 model       base frozen, LoRA + embeddings + norms in fp32       longlora.adapters, longlora.attention
 train       the step loop, metrics, checkpoints                  trainer.py
@@ -20,7 +20,7 @@ from longlora import adapters, attention, rope
 from longlora.errors import UserError
 from longlora.hardware import resolve_dtype
 from longlora.models import load_tokenizer
-from longlora.prompts import Template
+from longlora.templates import choose_template
 from longlora.train import data, distributed, finished
 from longlora.train.checkpoints import sync
 from longlora.train.lineage import dataset_lineage
@@ -49,7 +49,8 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
     Args:
         settings: see `TrainSettings`.
         inputs: ``model`` (Hugging Face directory), ``datasets_build`` (``data/train-*.parquet``,
-            ``splits.json``) and, for ``data: text``, ``pdf2txt`` (``documents.parquet``).
+            ``splits.json``) and, for ``data: text``, ``pdf2txt`` (``documents.parquet``) or ``text-<i>``;
+            ``template``, where that is a file.
         work: scratch and, in the end, ``output/``.
         report: see docs/architecture.md.
 
@@ -94,14 +95,18 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
             f"train.row_tokens ({row_tokens:,}) is above the model's context of {context_length:,} tokens",
             "set train.context_length to extend the model, or lower train.row_tokens",
         )
-    template = settings.template or _dataset_template(inputs["datasets_build"])
-    samples = load_samples(settings, inputs, tokenizer, template, row_tokens)
+    record = inputs["datasets_build"] / "stats.json" if "datasets_build" in inputs else None
+    template = choose_template(inputs.get("template", settings.template), record)
+    with distributed.main_first():  # it fills the cache of tokens, the others read it
+        samples = data.training_samples(
+            settings, inputs, tokenizer, template.put_on(tokenizer), row_tokens, work / "tokens", report
+        )
     rows = data.make_rows(samples, row_tokens, settings.packing)
     steps = settings.max_steps or max(1, round(settings.epochs * len(rows) / settings.global_batch_size))
     stream = data.stream(rows, steps * settings.global_batch_size, settings.seed)
 
     group = None if settings.attention == "full" else attention.group_tokens(settings.group, row_tokens)
-    longest = max(sum(len(s) for s in row) for row in rows)
+    longest = int(rows.lengths.max())
     if group is not None and settings.group < 1 and longest <= group:
         report("warning", message=f"no row is longer than train.group ({group:,} tokens): the attention is full")
     setattr(config, attention.GROUP_ATTRIBUTE, group)
@@ -135,7 +140,7 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
         "steps": steps,
         "rows": len(rows),
         "samples": len(samples),
-        "supervised_tokens": sum(int((s.labels != data.IGNORE).sum()) for row in stream for s in row),
+        "supervised_tokens": int(rows.learned[stream.order].sum()),
         "longest_row": longest,
         "first_loss": losses[0],
         "last_loss": losses[-1],
@@ -151,13 +156,14 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
     info = {
         "base_model": {"name": inputs["model"].name, "files": base_digests},
         "context_length": context_length,
-        "template": template,
-        "dataset": dataset_lineage(inputs["datasets_build"]),
+        "template": template.name,
+        "dataset": dataset_lineage(inputs["datasets_build"]) if "datasets_build" in inputs else {},
         "settings": digested_settings(settings),
     }
     with distributed.gathered(model):
         if distributed.is_main():
-            _publish(model, trainer.metrics_file, parameters, info, output, result, fingerprint, metrics)
+            own_tokenizer = tokenizer if template.chat_template else None
+            _publish(model, trainer.metrics_file, parameters, info, output, result, fingerprint, metrics, own_tokenizer)
     distributed.barrier()
     return metrics
 
@@ -166,50 +172,24 @@ def silent(event: str, **fields: Any) -> None:
     """The ``report`` of all processes but the first."""
 
 
-def load_samples(
-    settings: TrainSettings,
-    inputs: dict[str, Path],
-    tokenizer: PreTrainedTokenizerBase,
-    template: Template,
-    row_tokens: int,
-) -> list[data.Sample]:
-    """The training samples that ``settings.data`` asks for."""
-    if settings.data == "sft":
-        return data.sft_samples(inputs["datasets_build"], tokenizer, template, row_tokens)
-    documents, splits = inputs["pdf2txt"] / "documents.parquet", inputs["datasets_build"] / "splits.json"
-    return data.text_samples(documents, splits, tokenizer, row_tokens)
-
-
-def _dataset_template(dataset: Path) -> Template:
-    """The template that the dataset's lengths were measured with; chat if it does not say."""
-    try:
-        template = json.loads((dataset / "stats.json").read_text()).get("template")
-    except (OSError, ValueError, AttributeError):
-        template = None
-    return template if template in ("chat", "inst", "plain") else "chat"
-
-
 def digested_settings(settings: TrainSettings) -> dict[str, Any]:
-    """The settings without speed-only fields, as JSON."""
-    speed = {n for n, f in type(settings).model_fields.items() if f.json_schema_extra == {"digest": False}}
-    return settings.model_dump(mode="json", exclude=speed)
+    """The settings without speed-only fields and without paths, as JSON."""
+    left_out = {n for n, f in type(settings).model_fields.items() if f.json_schema_extra == {"digest": False}}
+    left_out |= {"texts"} | ({"template"} if isinstance(settings.template, Path) else set())
+    return settings.model_dump(mode="json", exclude=left_out)
 
 
 def run_fingerprint(
-    settings: TrainSettings, config: PretrainedConfig, base: dict[str, str], stream: list[data.Row]
+    settings: TrainSettings, config: PretrainedConfig, base: dict[str, str], stream: data.Stream[data.Row]
 ) -> str:
     """What a checkpoint must agree on to be resumed: settings, model config, base weights, every token in order.
 
     ``base``: of `finished.model_digests`. Where the base lies does not count.
     """
     model = {k: v for k, v in config.to_dict().items() if k != "_name_or_path"}
-    parts = [STAGE_VERSION, digested_settings(settings), model, base]
-    h = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
-    for row in stream:
-        for sample in row:
-            h.update(sample.id.encode() + sample.input_ids.tobytes() + sample.labels.tobytes())
-        h.update(b"|")
-    return h.hexdigest()
+    parts: list[Any] = [STAGE_VERSION, digested_settings(settings), model, base]
+    parts.append(data.stream_digest(stream))
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _publish(
@@ -221,13 +201,19 @@ def _publish(
     result: Path,
     fingerprint: str,
     metrics: dict[str, Any],
+    tokenizer: PreTrainedTokenizerBase | None,
 ) -> None:
-    """Write ``output/`` aside and rename it, so that it is whole or absent; ``result`` says what it is of."""
+    """Write ``output/`` aside and rename it, so that it is whole or absent; ``result`` says what it is of.
+
+    ``tokenizer``: where it is another than the base model's (a template file).
+    """
     from longlora.train.metrics import plot_loss
 
     aside = output.with_name(".output.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     adapters.save_trained(model, aside, base_name=info["base_model"]["name"], info=info)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(str(aside / ("adapter" if (aside / "adapter").is_dir() else "model")))
     (aside / "parameters.json").write_text(json.dumps(parameters, indent=2) + "\n")
     shutil.copyfile(metrics_file, aside / "metrics.jsonl")
     plot_loss([json.loads(line) for line in metrics_file.read_text().splitlines()], aside / "loss.svg")

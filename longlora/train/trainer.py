@@ -12,7 +12,7 @@ number first.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +60,7 @@ class LongTrainer(Trainer):
     def __init__(
         self,
         model: nn.Module,
-        rows: list[Row],
+        rows: Sequence[Row],
         settings: TrainSettings,
         work: Path,
         report: Report,

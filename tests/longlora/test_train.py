@@ -67,7 +67,7 @@ def test_first_loss_is_the_base_models(train, tmp_path, dataset, tiny_model_dir,
     from longlora.models import load_model
 
     metrics, _ = train(tmp_path, max_steps=1, global_batch_size=4, dtype="float32", micro_batch_size=2, group=400)
-    samples = data.sft_samples(dataset, tokenizer, "chat", 96)
+    samples = data.sft_samples(dataset, tokenizer, "chat", 96, tmp_path / "tokens")
     rows = data.stream(data.make_rows(samples, 96, True), 4, seed=0)
     model = load_model(tiny_model_dir, dtype="float32").eval()
     total = count = 0.0
