@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from longlora.train.sizes import Sizes
 
 
+NARROW = 0.9  # of a device's memory: closer to full than estimates are to the truth
+
+
 def train(
     config: ConfigArgument,
     pdfs: PdfsOption = None,
@@ -202,7 +205,10 @@ def _show(sizes: Sizes, predicted: Estimate, advice: Advice | None, data: str) -
         soft_wrap=True,
     )
     out.print(_memory_table(predicted))
-    verdict = "[green]fits[/]" if predicted.fits else "[bold red]does not fit[/]"
+    narrow = predicted.memory > NARROW * device.memory
+    verdict = "[yellow]fits narrowly[/]" if narrow else "[green]fits[/]"
+    if not predicted.fits:
+        verdict = "[bold red]does not fit[/]"
     host = f", {size(predicted.host)} of host memory" if predicted.host else ""
     out.print(f"{verdict}  {many}{escape(device.name)}: {size(predicted.memory)} of {size(device.memory)}{host}")
     out.print(_time_line(predicted), markup=False, soft_wrap=True)

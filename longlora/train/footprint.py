@@ -115,7 +115,7 @@ def _tiled(settings: TrainSettings, tokens: int) -> int:
 
 def _loss(sizes: Sizes, tokens: int, e: int) -> Part:
     s = sizes.shape
-    chunk = min(tokens, head_chunk(s.vocabulary))
+    chunk = -(-tokens // -(-tokens // head_chunk(s.vocabulary)))  # chunks of one size, as few as go
     # the last norm's fp32 copy and output, the selection of supervised states and its gradient
     hidden = tokens * s.hidden * (4 + 3 * e)
     logits = chunk * s.vocabulary * (4 + e)  # log-softmax, in place its gradient, and that in the compute dtype

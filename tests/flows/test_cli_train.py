@@ -39,7 +39,7 @@ def seven_b(tmp_path: Path) -> str:
 
 
 def test_estimate_of_a_recipe_that_does_not_fit(longfolio, seven_b: str) -> None:
-    command = ("train", "llama2-7b-sft-16k", "--set", seven_b, "--estimate", "--device", "RTX 4090 24GB")
+    command = ("train", "llama2-7b-sft-16k", "--set", seven_b, "--estimate", "--device", "RTX 4080 16GB")
     shown = longfolio(*command)
     assert shown.exit_code == 0, shown.output
     for text in (
