@@ -117,15 +117,16 @@ def hold_dynamic(model: nn.Module, context_length: int) -> bool:
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     held = [m for m in model.modules() if getattr(m, "rope_type", None) == "dynamic"]
+    module: Any
     for module in held:
         old: Any = module.inv_freq
         frequencies, module.attention_scaling = ROPE_INIT_FUNCTIONS["dynamic"](
-            module.config,  # type: ignore[arg-type]
+            module.config,
             torch.device("cpu"),
             seq_len=context_length,
         )
         module.register_buffer("inv_freq", frequencies.to(old.device), persistent=False)
-        module.rope_type = "held"  # type: ignore[assignment]  # what the forward looks at to recompute them
+        module.rope_type = "held"
     return bool(held)
 
 

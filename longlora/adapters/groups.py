@@ -43,7 +43,7 @@ def parameter_groups(model: nn.Module) -> list[ParameterGroup]:
     for role in ("head", "norm", "embed"):  # embed last: a tied matrix counts as embedding
         if role == "norm" and base.config.model_type not in NORMS:
             continue
-        for module in role_modules(base, role).values():  # type: ignore[arg-type]
+        for module in role_modules(base, role).values():
             owner.update({id(p): role for p in module.parameters(recurse=False)})
     found: dict[str, dict[str, nn.Parameter]] = {group: {} for group in GROUPS}
     for name, parameter in model.named_parameters():

@@ -86,8 +86,8 @@ def s2_attention(
     if plan.order is None:
         return attend(query, key, value, [straight, shifted], scaling, dropout)
     order, inverse = plan.orders(query.device)
-    rolled = (_reordered(x.transpose(1, 2), order).transpose(1, 2) for x in (query, key, value))
-    high = _reordered(attend(*rolled, [shifted], scaling, dropout), inverse)
+    q, k, v = (_reordered(x.transpose(1, 2), order).transpose(1, 2) for x in (query, key, value))
+    high = _reordered(attend(q, k, v, [shifted], scaling, dropout), inverse)
     if half == 0:
         return high
     return torch.cat([attend(query, key, value, [straight], scaling, dropout), high], dim=2)

@@ -38,7 +38,7 @@ def _reasons(config: PretrainedConfig, length: int | None) -> Iterator[str]:
     text: Any = config.get_text_config()
     if getattr(config, "is_encoder_decoder", False):
         yield "it is an encoder-decoder"
-    model = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    model: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     if model is None:
         yield "transformers has no causal language model of this type"
         return
@@ -59,7 +59,7 @@ def _reasons(config: PretrainedConfig, length: int | None) -> Iterator[str]:
     if getattr(text, "attention_chunk_size", None):
         yield f"it attends in chunks of {text.attention_chunk_size} tokens"
     window = sliding_window(text)
-    longest = getattr(text, GROUP_ATTRIBUTE, None) or length or getattr(text, "max_position_embeddings", 0)
+    longest: Any = getattr(text, GROUP_ATTRIBUTE, None) or length or getattr(text, "max_position_embeddings", 0)
     if window is not None and window < longest:
         yield f"its sliding window of {window:,} tokens is shorter than the {longest:,} that attend to each other"
 
@@ -89,7 +89,8 @@ def selftest(model: PreTrainedModel) -> None:
 
     name = model.config._attn_implementation
     generator = torch.Generator().manual_seed(0)
-    vocabulary = model.get_input_embeddings().weight.shape[0]  # type: ignore[union-attr,unused-ignore]
+    embedding: Any = model.get_input_embeddings()
+    vocabulary: int = embedding.weight.shape[0]
     ids = torch.randint(0, vocabulary, (1, TRIAL_TOKENS), generator=generator).to(model.device)
     packed = torch.cat([torch.arange(TRIAL_FIRST), torch.arange(TRIAL_TOKENS - TRIAL_FIRST)])[None].to(model.device)
     exact = model.dtype in (torch.float32, torch.float64)

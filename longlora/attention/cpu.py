@@ -76,7 +76,7 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 class Tile(NamedTuple):
     """``count`` blocks, the i-th moved on by i * ``stride`` tokens: queries [q, q + q_size), keys [k, k + k_size)."""
 
-    count: int
+    count: int  # type: ignore[assignment]
     stride: int
     q: int
     q_size: int

@@ -28,9 +28,9 @@ class SplitCausal(torch.autograd.Function):
             at = place.stop
             for rows, runs in part.partition.layouts:
                 for run in runs:
-                    work = [_load(x, rows, _heads(part, q, x), run) for x in (q, k, v)]
-                    size = cpu.padded_size(run, work[0].dtype)
-                    o, lse = cpu.forward(*work, run.count, size, scale)
+                    qs, ks, vs = (_load(x, rows, _heads(part, q, x), run) for x in (q, k, v))
+                    size = cpu.padded_size(run, qs.dtype)
+                    o, lse = cpu.forward(qs, ks, vs, run.count, size, scale)
                     _write(out.transpose(1, 2), o, rows, place, run)
                     sums.append(lse)
         ctx.save_for_backward(q, k, v, out, *sums)
@@ -38,7 +38,7 @@ class SplitCausal(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         q, k, v, out, *sums = ctx.saved_tensors
         # (B, L, H, D) in memory, as the projections that the gradients go to. Heads of the halves add up in k, v.
         grads = [
@@ -52,10 +52,10 @@ class SplitCausal(torch.autograd.Function):
             at = place.stop
             for rows, runs in part.partition.layouts:
                 for run in runs:
-                    work = [_load(x, rows, _heads(part, q, x), run) for x in (q, k, v)]
+                    qs, ks, vs = (_load(x, rows, _heads(part, q, x), run) for x in (q, k, v))
                     o, g = (_load(x.transpose(1, 2), rows, place, run) for x in (out, upstream))
-                    size = cpu.padded_size(run, work[0].dtype)
-                    dq, dk, dv = cpu.backward(g, *work, o, next(left), run.count, size, ctx.scale)
+                    size = cpu.padded_size(run, qs.dtype)
+                    dq, dk, dv = cpu.backward(g, qs, ks, vs, o, next(left), run.count, size, ctx.scale)
                     _write(grads[0], dq, rows, slice(part.first, part.last), run)
                     for total, gradient in ((grads[1], dk), (grads[2], dv)):
                         _add(total, gradient, rows, _heads(part, q, total), run)

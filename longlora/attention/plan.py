@@ -33,7 +33,7 @@ class Run(NamedTuple):
     """``count`` neighbouring segments of ``size`` tokens each, from token ``start`` of a row."""
 
     start: int
-    count: int
+    count: int  # type: ignore[assignment]  # nobody counts in a tuple of three numbers
     size: int
 
 
@@ -105,7 +105,7 @@ class Boundaries(NamedTuple):
 
     cu_seqlens: Tensor
     longest: int
-    index: Tensor | None
+    index: Tensor | None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)

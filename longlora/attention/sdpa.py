@@ -7,7 +7,7 @@ the work goes to `longlora.attention.cpu` where it can.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from longlora.attention import cpu
 from longlora.attention.heads import Part, attend_by_pieces
@@ -50,12 +50,13 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, partition: Partition, scale: float 
     results = []
     for rows, runs in partition.layouts:
         # advanced indexing copies, so not where one layout is all there is
-        chosen = (q, k, v) if len(partition.layouts) == 1 else tuple(x[list(rows)] for x in (q, k, v))
-        batch, heads, length, _ = chosen[0].shape
+        whole = len(partition.layouts) == 1
+        qr, kr, vr = (q, k, v) if whole else (x[list(rows)] for x in (q, k, v))
+        batch, heads, length, _ = qr.shape
         outputs, at = [], 0
         for run in runs:
             outputs.append(q.new_zeros(batch, run.start - at, heads, v.shape[-1]))  # padding
-            outputs.append(_attend_run(*chosen, run, scale, dropout))
+            outputs.append(_attend_run(qr, kr, vr, run, scale, dropout))
             at = run.start + run.count * run.size
         outputs.append(q.new_zeros(batch, length - at, heads, v.shape[-1]))
         outputs = [x for x in outputs if x.shape[1]]
@@ -77,6 +78,6 @@ def _attend_run(q: Tensor, k: Tensor, v: Tensor, run: Run, scale: float | None, 
         for x in (q, k, v)
     )
     # the keyword only where it is needed: flash kernels of some devices decline it
-    grouped = {"enable_gqa": True} if q.shape[1] != k.shape[1] else {}
+    grouped: dict[str, Any] = {"enable_gqa": True} if q.shape[1] != k.shape[1] else {}
     out = scaled_dot_product_attention(qh, kh, vh, is_causal=run.size > 1, dropout_p=dropout, scale=scale, **grouped)
     return out.transpose(1, 2).reshape(batch, size, out.shape[1], -1)

@@ -75,16 +75,6 @@ def barrier() -> None:
     agree(False)
 
 
-@contextlib.contextmanager
-def main_first() -> Iterator[None]:
-    """The block runs on the first process, then on the others."""
-    if not is_main():
-        barrier()
-    yield
-    if is_main():
-        barrier()
-
-
 def agree(*flags: bool) -> tuple[bool, ...]:
     """Each flag, true on all ranks if it is on any."""
     import torch

@@ -51,6 +51,7 @@ def supervised_loss(
     rows = chunk or chunk_rows(_vocabulary(head))
     count = max(-(-len(targets) // rows), min_chunks, 1)
     if is_plain(head):
+        assert isinstance(head, nn.Linear)
         return _LinearCrossEntropy.apply(states, head.weight, targets, -(-len(targets) // count))
     quotient, rest = divmod(len(targets), count)
     sizes = [quotient + (i < rest) for i in range(count)]
@@ -152,7 +153,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.gradients is None:
             raise RuntimeError("supervised_loss: its backward pass can be run once, its gradients are not kept")
         (d_states, d_weight), ctx.gradients = ctx.gradients, None

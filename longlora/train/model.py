@@ -141,7 +141,7 @@ def check_head(model: PreTrainedModel) -> None:
         model.base_model.register_forward_hook(lambda module, args, output: seen.update(states=output[0])),
         head.register_forward_hook(lambda module, args, output: seen.update(read=args[0], logits=output)),
     ]
-    ids = torch.tensor([[3, 1, 4, 1]], device=embedding.weight.device)  # type: ignore[arg-type]
+    ids = torch.tensor([[3, 1, 4, 1]], device=embedding.weight.device)
     try:
         # With gradients: without, bitsandbytes repacks 4-bit weights on some CPUs for inference
         logits = model.eval()(input_ids=ids, use_cache=False).logits
