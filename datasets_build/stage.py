@@ -27,7 +27,7 @@ from pdf2txt.errors import UserError
 from pdf2txt.schema import CONVERTED, Document, read_documents
 from pdf2txt.units import Units, digest
 
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 UNIT_KIND = "rows"
 
 Report = Callable[..., None]

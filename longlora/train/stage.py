@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 
 Report = Callable[..., None]
 
