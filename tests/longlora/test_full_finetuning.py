@@ -66,7 +66,7 @@ def test_residual_stream_stays_in_bfloat16(architecture):
 def test_learns_and_resumes_to_the_same_bits(train, tmp_path):
     options = {**FULL, "max_steps": 6, "save_every_steps": 2, "weight_decay": 0.01}
     straight, _ = train(tmp_path / "a", **options)
-    assert straight["last_loss"] < straight["first_loss"] - 0.5
+    assert straight["last_loss"] < straight["first_loss"] - 0.3
     assert set(straight["trainable_parameters"]) == {"embed", "norm", "base"}
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "b", stop_after=5, **options)
