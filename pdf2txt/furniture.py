@@ -13,7 +13,7 @@ from pdf2txt.order import row_groups
 from pdf2txt.recurrence import decide
 from pdf2txt.schema import Box
 from pdf2txt.spans import Line, join_row
-from pdf2txt.witnesses import SMALLER, alone_is, blocks_of, is_enough, outermost, page_number
+from pdf2txt.witnesses import SMALLER, alone_is, blocks_of, is_enough, outermost, page_number, runs_on
 
 _ROWS = 5  # so many rows at each end of a page are looked at,
 _SMALL_ROWS = 12  # and more while they are set smaller than the page's text: a foot of legal notes
@@ -48,7 +48,8 @@ def candidates(page: PageLines) -> list[Candidate]:
         return []
     index = {id(line): n for n, line in flat}
     zone = max(_ZONE * page.height, min(_ZONE_POINTS, 0.3 * page.height))
-    size = sorted(a.size for _, a in flat)[len(flat) // 2]
+    flat_lines = [a for _, a in flat]
+    size = sorted(a.size for a in flat_lines)[len(flat) // 2]
     out = []
     for top in (True, False):
         near = [a for _, a in flat if (a.y1 < zone if top else a.y0 > page.height - zone)]
@@ -77,8 +78,8 @@ def candidates(page: PageLines) -> list[Candidate]:
             out.append(
                 Candidate(
                     row.text, key_of(row.text), top, rank, row.cy if top else page.height - row.cy,
-                    _LEVEL * page.height, gap, alone[rank], page_number(parts), block, witnesses,
-                    tuple(index[id(a)] for a in parts),
+                    _LEVEL * page.height, gap, alone[rank], page_number(parts),
+                    runs_on(parts, top, flat_lines), block, witnesses, tuple(index[id(a)] for a in parts),
                 )
             )  # fmt: skip
     return out

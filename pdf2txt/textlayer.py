@@ -109,6 +109,12 @@ def read(page: Any) -> TextLayer:
         codes = found.codes
         frame = _frame(page, codes, found.turns)
         runs = _runs(codes, frame.seen_boxes(found.boxes), found.sizes, found.turns, frame)
+        # What stands outside the visible area nobody reads: printer's marks, the rest of a cut page.
+        width, height = frame.size
+        inside = [r for r in runs if 0 <= (r.line.x0 + r.line.x1) / 2 <= width and 0 <= r.line.cy <= height]
+        if len(inside) < len(runs):
+            runs = inside
+            codes = [c for r in runs for c in codes[r.first : r.end]]
         for run in runs:
             _looks(pdfium, handle, run)
     finally:
