@@ -12,6 +12,7 @@ import pytest
 
 from pdf2txt import textlayer
 from pdf2txt.characters import read_characters
+from pdf2txt.schema import Document
 
 MARKUP = """
 #set page(width: 80mm, height: 160mm)
@@ -67,3 +68,14 @@ def test_a_page_without_text_has_no_characters():
     with pypdfium2.PdfDocument.new() as pdf:
         layer = textlayer.read(pdf.new_page(100, 100))
         assert (layer.lines, layer.characters, layer.bad, layer.hidden) == ([], 0, 0, 0)
+
+
+def test_text_from_right_to_left_is_read_as_it_is_written(read: Callable[..., Document]):
+    first = "הוועדה נפגשה במרץ 2024 והחליטה שיש להעמיק את הנמל לפני סערות הסתיו. חברי המועצה"
+    second = "שאלו את Harbour Commission of London אם אפשר לחלוק את העלות עם 1,250 הערים השכנות של המחוז"
+    english = "The clerk wrote the words נפגשה במרץ into his ledger and closed it"
+    text = read(
+        f'#set page(width: 400pt)\n#set text(lang: "he", font: "Libertinus Serif")\n{first} {second}\n\n'
+        f'#set text(lang: "en")\n{english}'
+    ).text
+    assert text.split() == f"{first} {second} {english}".split()
