@@ -113,12 +113,11 @@ class Reader:
         return document
 
     def _locked(self) -> str:
-        tried = len(_passwords(self.settings.passwords))
-        return (
-            f"a password is needed to open it, and none of the {tried} in pdf2txt.passwords fits"
-            if tried
-            else "a password is needed to open it: put it into a file, one a line, for the setting pdf2txt.passwords"
-        )
+        if self.settings.passwords is not None:
+            tried = len(_passwords(self.settings.passwords))
+            why = f"none of the {tried} in pdf2txt.passwords fits" if tried else "the file pdf2txt.passwords holds none"
+            return f"a password is needed to open it, and {why}"
+        return "a password is needed to open it: put it into a file, one a line, for the setting pdf2txt.passwords"
 
     def close(self) -> None:
         if self._pdf is not None:
@@ -307,4 +306,4 @@ def _mended(path: Path) -> Any:
 
 def _passwords(path: Path | None) -> tuple[str, ...]:
     """Passwords to try, in order: the lines of a file."""
-    return tuple(line for line in path.read_text("utf-8").splitlines() if line) if path else ()
+    return tuple(line for line in path.read_text("utf-8-sig").splitlines() if line) if path else ()
