@@ -306,7 +306,7 @@ def join(left: str, right: str, vocabulary: Vocabulary) -> tuple[str, str]:
         if left[-1] == "." and _DOI.search(address.group()) and _DOI_REST.match(right):
             return left, ""
     if not left or left[-1] not in MARKS:
-        tight = left.endswith("—") or (_UNSPACED.match(left[-1:]) and _UNSPACED.match(right))
+        tight = left.endswith("—") or bool(_UNSPACED.match(left[-1:]) and _UNSPACED.match(right))
         return left, "" if tight else " "
     stem = left[:-1]
     if _suspended(stem, right, vocabulary):
