@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 _PASSWORD_ERRORS = (4, 5)  # FPDF_ERR_PASSWORD, FPDF_ERR_SECURITY
 CUT_OFF = "damaged: its end is missing, and what stood there is lost"
 _LETTER = (612.0, 792.0)  # points; what a page of unknown size is taken for until it is drawn
-_REOPEN = 64  # pages after which the file is opened anew: pdfium keeps what it has parsed until it is closed
+REOPEN = 64  # pages after which the file is opened anew: pdfium keeps what it has parsed until it is closed
 
 
 class OcrStore(Protocol):
@@ -130,7 +130,7 @@ class Reader:
             self.open()
         if self._pdf is None:
             return None
-        if self._given >= _REOPEN:
+        if self._given >= REOPEN:
             self.close()
             self._pdf, self._given = self._unlocked(), 0
         self._given += 1
