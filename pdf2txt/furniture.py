@@ -6,11 +6,8 @@ A line is furniture if it stands at the edge of the page *and* recurs at that pl
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from pdf2txt.edges import INNER, Candidate, PageLines, Row, key_of
 from pdf2txt.order import row_groups
-from pdf2txt.recurrence import decide
 from pdf2txt.schema import Box
 from pdf2txt.spans import Line, join_row
 from pdf2txt.witnesses import SMALLER, alone_is, blocks_of, is_enough, outermost, page_number, runs_on
@@ -23,22 +20,6 @@ _ZONE_POINTS = 60.0  # or within these points on small pages
 _SHORT = 2  # a document of so many pages or fewer is too short for recurrence: there a layout model may be asked
 
 Labels = list[tuple[Box, str, float]]  # a layout model's opinion of a page: (box in points, label, score 0..1)
-
-
-def remove_furniture(pages: list[PageLines], labels: Callable[[int], Labels] | None = None) -> None:
-    """Move running heads, feet and page numbers of ``pages`` (in order) from ``lines`` to ``furniture``.
-
-    The steps in one: ``candidates`` of every page, ``decide`` for all, ``take`` from every page.
-
-    Args:
-        labels: what a layout model says of the page with this index; asked only where it can make a difference.
-    """
-    rows = [candidates(page) for page in pages]
-    decided = decide(rows)
-    asked = doubtful(rows, decided)
-    for n, page in enumerate(pages):
-        more = confirmed(page, asked[n], labels(n)) if asked[n] and labels is not None else []
-        take(page, decided[n] + more)
 
 
 def candidates(page: PageLines) -> list[Candidate]:

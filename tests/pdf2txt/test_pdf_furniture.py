@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pypdfium2
 import pytest
+from furniture_steps import remove_furniture
 
 from pdf2txt import drawings, textlayer
 from pdf2txt.convert import convert
-from pdf2txt.furniture import Candidate, Labels, PageLines, candidates, decide, remove_furniture
+from pdf2txt.edges import Candidate, PageLines
+from pdf2txt.furniture import Labels, candidates
+from pdf2txt.recurrence import decide
 from pdf2txt.settings import Pdf2txtSettings
 
 TEXT = (
