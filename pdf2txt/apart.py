@@ -85,9 +85,11 @@ def put_back(regions: list[Region], apart: list[Region]) -> list[Region]:
     """Figures and ruled tables in front of what stands below them, margin boxes at the page's end."""
     out = list(regions)
     for figure in (r for r in apart if r.kind in _PLACED):
-        x0, _, x1, y1 = bounding_box(figure.lines)
+        x0, y0, x1, y1 = bounding_box(figure.lines)
+        alone = not any(y0 < a.cy < y1 for r in out for a in r.lines)  # then all that is below comes after it
         for k, region in enumerate(out):
-            n = next((n for n, a in enumerate(region.lines) if a.cy > y1 and a.x0 < x1 and a.x1 > x0), None)
+            below = (n for n, a in enumerate(region.lines) if a.cy > y1 and (alone or (a.x0 < x1 and a.x1 > x0)))
+            n = next(below, None)
             if n is not None:
                 parts = [Region(region.lines[:n], region.kind), figure, Region(region.lines[n:], region.kind)]
                 out[k : k + 1] = [r for r in parts if r.lines]

@@ -157,7 +157,7 @@ class Sections:
             self.begun = True
             first = [b for b in blocks if b.kind == "heading"]
             biggest = max(first, key=lambda b: b.lines[0].size, default=None)
-            if biggest is not None and biggest.lines[0].size > 1.15 * self.style.size:
+            if biggest is not None and biggest.lines[0].size > 1.15 * self.style.size and _is_alone(biggest, first):
                 biggest.kind = "title"
                 _unmark_authors(blocks[blocks.index(biggest) + 1 :], biggest.lines[0].size)
         for block in blocks:
@@ -167,6 +167,22 @@ class Sections:
                 self.listing = False
             elif self.listing and block.kind in ("text", "list"):
                 block.kind = "reference"
+
+
+def _is_alone(title: RawBlock, headings: list[RawBlock]) -> bool:
+    """Whether no other of the page's headings is as large, but for further lines of ``title``: else all are equals."""
+    size, end = title.lines[0].size, title.box[3]
+    for block in headings[headings.index(title) + 1 :]:
+        if abs(block.lines[0].size - size) < 0.02 * size:
+            if not goes_on(end, block):
+                return False
+            end = block.box[3]
+    return True
+
+
+def goes_on(end: float, block: RawBlock) -> bool:
+    """Whether ``block`` begins so near under ``end`` as a further line of a heading would, or above it."""
+    return block.box[1] - end < 1.5 * block.lines[0].size
 
 
 def _unmark_authors(blocks: list[RawBlock], title: float) -> None:

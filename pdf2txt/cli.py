@@ -33,7 +33,7 @@ def convert_folder(
     out: Path,
     *,
     page_breaks: bool = False,
-    workers: int = 0,
+    workers: int | None = None,
     settings: Pdf2txtSettings | None = None,
     report: Report = lambda event, **fields: None,
     units: Path | None = None,
@@ -48,6 +48,7 @@ def convert_folder(
 
     Args:
         page_breaks: pages apart by a form feed in the ``.txt`` (a paragraph over a page's end is cut there).
+        workers: processes, 0 for one per core; None: as the settings say.
         report: takes the stage contract's events.
         units: a store's units, to reuse what is converted; None: everything is converted.
         jsonl: a file that gets all documents as JSON lines (``export.py``).
@@ -64,9 +65,11 @@ def convert_folder(
     """
     from pdf2txt.stage import Converter
 
-    if workers < 0:
-        raise UserError(f"{workers} workers cannot be", "give a number of processes, or 0 for one per core")
-    settings = (settings or Pdf2txtSettings()).model_copy(update={"workers": workers})
+    settings = settings or Pdf2txtSettings()
+    if workers is not None:
+        if workers < 0:
+            raise UserError(f"{workers} workers cannot be", "give a number of processes, or 0 for one per core")
+        settings = settings.model_copy(update={"workers": workers})
     inputs = _inputs(paths, out, report)
     with scratch(out) as work, open_jsonl(jsonl) if jsonl else contextlib.nullcontext() as add:
         converter = Converter(settings, units or work / "units", work, report)

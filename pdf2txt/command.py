@@ -37,7 +37,12 @@ def convert(
     paths: Annotated[
         list[Path], typer.Argument(metavar="PATH...", help="PDF, .txt and .md files, or folders searched recursively.")
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where <stem>.txt and <stem>.json go.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", metavar="DIR", help="Where <stem>.txt and <stem>.json go, when all inputs are converted."
+        ),
+    ],
     page_breaks: Annotated[bool, typer.Option("--page-breaks", help="Separate pages by a form feed.")] = False,
     form: Annotated[
         Literal["plain", "markdown"] | None,
@@ -61,6 +66,8 @@ def convert(
 ) -> None:
     """Convert PDFs to text files, without a store.
 
+    The files appear in --out when all inputs are converted; an interrupted call, given again, goes on where it was.
+
     Exits with 0 if at least one document was converted, else with 1.
     """
     from rich.console import Console
@@ -73,8 +80,8 @@ def convert(
         chosen = with_overrides(overrides or (), **({"format": form} if form else {}))
         with _progress(err) as report:
             result = convert_folder(
-                paths, out, page_breaks=page_breaks, workers=chosen.workers if workers is None else workers,
-                report=report, settings=chosen, jsonl=jsonl, view=view,
+                paths, out, page_breaks=page_breaks, workers=workers, report=report,
+                settings=chosen, jsonl=jsonl, view=view,
             )  # fmt: skip
     except UserError as error:
         _explain(err, error)

@@ -19,7 +19,7 @@ from dataclasses import astuple, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pdf2txt import apart, furniture, layout, linenumbers
+from pdf2txt import apart, furniture, layout, linenumbers, recurrence
 from pdf2txt.assemble import PageInfo, assemble
 from pdf2txt.blocks import RawBlock, Sections, Style, cut_blocks
 from pdf2txt.edges import Candidate, PageLines, Row
@@ -198,7 +198,7 @@ class Conversion:
         rows: list[list[Row]] = [[] for _ in edges]
         if not self.settings.keep_headers:
             candidates = [e.rows for e in edges]
-            rows = furniture.decide(candidates)
+            rows = recurrence.decide(candidates)
             for n, doubtful in enumerate(furniture.doubtful(candidates, rows)):
                 if doubtful and (seen := self._ask_model(n + 1, warnings)):
                     labels = [(d.box, d.kind, d.score) for d in seen]

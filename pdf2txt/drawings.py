@@ -29,6 +29,7 @@ class Drawings:
     pictures: list[Box] = field(default_factory=list)  # raster images
     rules: list[Box] = field(default_factory=list)  # horizontal lines at least 40 points long
     verticals: list[Box] = field(default_factory=list)  # vertical ones, at least as long as a line of text is high
+    backgrounds: list[Box] = field(default_factory=list)  # raster images of nearly all the page: scans, slides
 
     @property
     def areas(self) -> list[Box]:
@@ -57,6 +58,8 @@ def read(page: Any, frame: Any) -> Drawings:
         box = (max(0.0, min(ax, bx)), max(0.0, min(ay, by)), min(width, max(ax, bx)), min(height, max(ay, by)))
         w, h = box[2] - box[0], box[3] - box[1]
         if w < 0 or h < 0 or w * h > _PAGE * width * height:
+            if kind == pdfium.FPDF_PAGEOBJ_IMAGE and w > 0 and h > 0:
+                found.backgrounds.append(box)
             continue
         if kind == pdfium.FPDF_PAGEOBJ_PATH:
             if w >= 40 and h <= 3:

@@ -40,6 +40,7 @@ class Candidate:
     gap: float  # free height between this row and the next one towards the page's middle, in its own heights
     alone: str  # what it is without any other page: "page-number", "header", "footer" or "" (no telling)
     number: int  # the page number at one of its ends, -1: none
+    runs_on: bool  # a line of a paragraph that goes on towards the page's middle
     block: int  # rows of one block stand tight together; 0: the outermost block of the edge
     witnesses: tuple[str, ...]  # what speaks for the block being furniture, without any other page
     parts: tuple[int, ...]  # its lines, as indices into ``PageLines.lines``

@@ -208,14 +208,17 @@ def _fingerprint(path: Path) -> str:
     """What tells one list of passwords from another, and costs too much to guess a password from.
 
     Raises:
-        UserError: the list cannot be read.
+        UserError: the list cannot be read, or is no UTF-8.
     """
     try:
         content = path.read_bytes()
+        content.decode("utf-8-sig")
     except OSError as error:
         raise UserError(
             f"the passwords cannot be read from {path}: {error.strerror}", "correct pdf2txt.passwords"
         ) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"the passwords in {path} are not encoded as UTF-8", "save the file as UTF-8") from error
     return hashlib.scrypt(content, salt=b"longfolio", n=2**14, r=8, p=1, dklen=16).hex()
 
 

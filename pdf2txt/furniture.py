@@ -6,14 +6,11 @@ A line is furniture if it stands at the edge of the page *and* recurs at that pl
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from pdf2txt.edges import INNER, Candidate, PageLines, Row, key_of
 from pdf2txt.order import row_groups
-from pdf2txt.recurrence import decide
 from pdf2txt.schema import Box
 from pdf2txt.spans import Line, join_row
-from pdf2txt.witnesses import SMALLER, alone_is, blocks_of, is_enough, outermost, page_number
+from pdf2txt.witnesses import SMALLER, alone_is, blocks_of, is_enough, outermost, page_number, runs_on
 
 _ROWS = 5  # so many rows at each end of a page are looked at,
 _SMALL_ROWS = 12  # and more while they are set smaller than the page's text: a foot of legal notes
@@ -25,22 +22,6 @@ _SHORT = 2  # a document of so many pages or fewer is too short for recurrence: 
 Labels = list[tuple[Box, str, float]]  # a layout model's opinion of a page: (box in points, label, score 0..1)
 
 
-def remove_furniture(pages: list[PageLines], labels: Callable[[int], Labels] | None = None) -> None:
-    """Move running heads, feet and page numbers of ``pages`` (in order) from ``lines`` to ``furniture``.
-
-    The steps in one: ``candidates`` of every page, ``decide`` for all, ``take`` from every page.
-
-    Args:
-        labels: what a layout model says of the page with this index; asked only where it can make a difference.
-    """
-    rows = [candidates(page) for page in pages]
-    decided = decide(rows)
-    asked = doubtful(rows, decided)
-    for n, page in enumerate(pages):
-        more = confirmed(page, asked[n], labels(n)) if asked[n] and labels is not None else []
-        take(page, decided[n] + more)
-
-
 def candidates(page: PageLines) -> list[Candidate]:
     """Rows of one page that may be furniture: a few at either edge."""
     flat = [(n, line) for n, line in enumerate(page.lines) if not line.turn]
@@ -48,7 +29,8 @@ def candidates(page: PageLines) -> list[Candidate]:
         return []
     index = {id(line): n for n, line in flat}
     zone = max(_ZONE * page.height, min(_ZONE_POINTS, 0.3 * page.height))
-    size = sorted(a.size for _, a in flat)[len(flat) // 2]
+    flat_lines = [a for _, a in flat]
+    size = sorted(a.size for a in flat_lines)[len(flat) // 2]
     out = []
     for top in (True, False):
         near = [a for _, a in flat if (a.y1 < zone if top else a.y0 > page.height - zone)]
@@ -77,8 +59,8 @@ def candidates(page: PageLines) -> list[Candidate]:
             out.append(
                 Candidate(
                     row.text, key_of(row.text), top, rank, row.cy if top else page.height - row.cy,
-                    _LEVEL * page.height, gap, alone[rank], page_number(parts), block, witnesses,
-                    tuple(index[id(a)] for a in parts),
+                    _LEVEL * page.height, gap, alone[rank], page_number(parts),
+                    runs_on(parts, top, flat_lines), block, witnesses, tuple(index[id(a)] for a in parts),
                 )
             )  # fmt: skip
     return out

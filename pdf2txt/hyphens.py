@@ -25,6 +25,8 @@ MARKS = "-\u2010\u2011\u00ad\x02"
 _OLD_STYLE = "-"  # the key for hyphenated words that are mostly written as one: "to-day"
 LIMIT = 100_000  # distinct words that are kept: some 12 MB
 
+# Han, kana, bopomofo and full-width signs, which are set without spaces; Hangul is not among them.
+_UNSPACED = re.compile("[\u2e80-\u312f\u31a0-\u9fff\uf900-\ufaff\ufe30-\ufe4f\uff00-\uff9f\U00020000-\U0003fffd]")
 _TIES = str.maketrans("‐‑", "--")
 _CHAIN = r"[^\W\d_]+(?:[-‐‑][^\W\d_]+)*"  # letters, perhaps with hyphens: "state-of-the"
 _WORD = re.compile(_CHAIN)
@@ -304,7 +306,8 @@ def join(left: str, right: str, vocabulary: Vocabulary) -> tuple[str, str]:
         if left[-1] == "." and _DOI.search(address.group()) and _DOI_REST.match(right):
             return left, ""
     if not left or left[-1] not in MARKS:
-        return left, "" if left.endswith("—") else " "
+        tight = left.endswith("—") or bool(_UNSPACED.match(left[-1:]) and _UNSPACED.match(right))
+        return left, "" if tight else " "
     stem = left[:-1]
     if _suspended(stem, right, vocabulary):
         return stem + "-", " "  # "short- and long-term"

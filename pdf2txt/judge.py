@@ -28,6 +28,7 @@ _RUN = 5  # lines of one column: fewer words than they hold tell no language
 _PICTURE = 0.04  # share of the page: smaller images are logos and drawings
 _LETTERS_PER_AREA = 1.5e-3  # per square point, a third of a loosely set page: an image with more has its text
 _LOOK_DPI = 72  # at which an image is looked at: a line of print is about 10 pixels high
+_BAND = 45.0  # points: no strip of four lines of print is lower
 _MARGIN = 3.0  # points around what is read
 
 # The commonest words of the languages that PDFs are mostly written in, a few of each.
@@ -64,7 +65,7 @@ def judge(page: Any, layer: TextLayer, drawn: Drawings) -> Verdict:
     garbled = _garbled(layer.lines, layer.bad > 0)
     if garbled:
         return Verdict("garbled text in a part of the page", garbled)
-    pasted = tuple(p for p in drawn.pictures if _holds_text(page, layer, p))
+    pasted = tuple(r for p in drawn.pictures + drawn.backgrounds for r in _unread(page, layer, p))
     return Verdict("text in an image", pasted) if pasted else Verdict()
 
 
@@ -134,27 +135,57 @@ def _is_damage(run: list[Line]) -> bool:
     return len(run) >= _RUN and is_gibberish(" ".join(a.text for a in run))
 
 
-def _holds_text(page: Any, layer: TextLayer, box: Box) -> bool:
-    """Whether an image shows printed lines that the text layer does not have."""
+def _unread(page: Any, layer: TextLayer, box: Box) -> list[Box]:
+    """The parts of an image that show printed lines which the text layer does not have."""
     width, height = layer.frame.size
     if _area(box) < _PICTURE * width * height or min(box[2] - box[0], box[3] - box[1]) < 40:
-        return False
+        return []
     x0, y0, x1, y1 = box
-    letters = sum(len(a.text) for a in layer.lines if x0 <= (a.x0 + a.x1) / 2 <= x1 and y0 <= a.cy <= y1)
-    if letters > _LETTERS_PER_AREA * _area(box):
-        return False
-    return printed_lines(_look(page, layer, box)) >= 4
+    inside = [a for a in layer.lines if x0 <= (a.x0 + a.x1) / 2 <= x1 and y0 <= a.cy <= y1]
+    parts = [box]
+    if sum(len(a.text) for a in inside) > _LETTERS_PER_AREA * _area(box):
+        parts = _bands(box, inside)  # much text: over one part of the image, or over all of it
+    if not parts:
+        return []
+    image = _look(page, layer)
+    return [b for b in parts if printed_lines(_free(image, b, inside)) >= 4]
 
 
-def _look(page: Any, layer: TextLayer, box: Box) -> Any:
-    """The part of the page in ``box``, grey, uint8 (height, width)."""
+def _bands(box: Box, lines: list[Line]) -> list[Box]:
+    """Strips of a box, as wide as it is, that no line reaches into, of those high enough for a paragraph."""
+    x0, y0, x1, y1 = box
+    out = []
+    for line in [*sorted(lines, key=lambda a: a.y0), Line("", x0, y1, x1, y1, 0.0)]:
+        if line.y0 - y0 >= _BAND:
+            out.append((x0, y0, x1, line.y0))
+        y0 = max(y0, line.y1)
+    return out
+
+
+def _look(page: Any, layer: TextLayer) -> Any:
+    """The page as it is read, grey, uint8 (height, width)."""
     import numpy as np
 
     turned = (layer.frame.rotation - page.get_rotation()) % 360
+    return np.rot90(page.render(scale=_LOOK_DPI / 72, grayscale=True).to_numpy().squeeze(), -(turned // 90))
+
+
+def _free(image: Any, box: Box, lines: list[Line]) -> Any:
+    """The part of a page's ``image`` in ``box``, with paper where the text layer has ``lines``."""
+    import numpy as np
+
     scale = _LOOK_DPI / 72
-    image = np.rot90(page.render(scale=scale, grayscale=True).to_numpy().squeeze(), -(turned // 90))
-    x0, y0, x1, y1 = (round(v * scale) for v in box)
-    return image[max(0, y0) : y1, max(0, x0) : x1]
+    x0, y0, x1, y1 = (max(0, round(v * scale)) for v in box)
+    part = image[y0:y1, x0:x1].copy()
+    if part.size:
+        paper = np.percentile(part, 80)
+        for a in lines:
+            left, top, right, bottom = (
+                max(0, round(v * scale) - o)
+                for v, o in zip((a.x0 - 1, a.y0 - 1, a.x1 + 1, a.y1 + 1), (x0, y0) * 2, strict=True)
+            )
+            part[top:bottom, left:right] = paper
+    return part
 
 
 def printed_lines(image: Any) -> int:

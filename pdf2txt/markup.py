@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from pdf2txt.blocks import RawBlock
+from pdf2txt.blocks import RawBlock, goes_on
 from pdf2txt.hyphens import Vocabulary, join
 from pdf2txt.tables import Grid, find_grid, grid_of_rows, to_markdown
 
@@ -54,7 +54,8 @@ class Outline:
 
     def __init__(self, blocks: Iterable[RawBlock] = ()) -> None:
         self.looks: Counter[_Look] = Counter()
-        self.title: tuple[int, float] | None = None  # its page and size
+        self.title: RawBlock | None = None
+        self.end = 0.0  # of its last line, which may be another block
         self.levels: dict[_Look, int] | None = None
         for block in blocks:
             self.add(block)
@@ -62,8 +63,10 @@ class Outline:
     def add(self, block: RawBlock) -> None:
         """Count a block; all are added before the first level is asked for."""
         if block.kind == "title":
-            self.title = (block.page, block.lines[0].size)
-        elif block.kind == "heading" and not self._is_title(block):
+            self.title, self.end = block, block.box[3]
+        elif block.kind == "heading" and self._is_title(block):
+            self.end = max(self.end, block.box[3])
+        elif block.kind == "heading":
             self.looks[_look(block)] += 1
             self.levels = None
 
@@ -77,8 +80,11 @@ class Outline:
 
     def _is_title(self, block: RawBlock) -> bool:
         """A further line of the title."""
-        page, size = self.title or (0, 0.0)
-        return block.page == page and abs(block.lines[0].size - size) < 0.02 * size
+        if self.title is None or block.page != self.title.page:
+            return False
+        size = self.title.lines[0].size
+        near = self.title.box[1] <= block.box[1] and goes_on(self.end, block)
+        return near and abs(block.lines[0].size - size) < 0.02 * size
 
     def _ranked(self) -> dict[_Look, int]:
         biggest: list[float] = []  # of each group of sizes that count as one
@@ -101,7 +107,9 @@ class Outline:
         for look, n in self.looks.items():
             times[ranks[look]] += n + bool(look.depth)
         order = sorted(rank for rank, n in times.items() if n > 1) or sorted(times)
-        top = 1 + (self.title is not None)
+        # What looks like other headings is one of them, though it stands first and was taken for the title.
+        alike = self.title is not None and any(look[:2] == _look(self.title)[:2] for look in self.looks)
+        top = 1 + (self.title is not None and not alike)
         return {look: min(_DEEPEST, top + bisect_left(order, rank)) for look, rank in ranks.items()}
 
 

@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 _PASSWORD_ERRORS = (4, 5)  # FPDF_ERR_PASSWORD, FPDF_ERR_SECURITY
 CUT_OFF = "damaged: its end is missing, and what stood there is lost"
 _LETTER = (612.0, 792.0)  # points; what a page of unknown size is taken for until it is drawn
-_REOPEN = 64  # pages after which the file is opened anew: pdfium keeps what it has parsed until it is closed
+REOPEN = 64  # pages after which the file is opened anew: pdfium keeps what it has parsed until it is closed
 
 
 class OcrStore(Protocol):
@@ -113,12 +113,11 @@ class Reader:
         return document
 
     def _locked(self) -> str:
-        tried = len(_passwords(self.settings.passwords))
-        return (
-            f"a password is needed to open it, and none of the {tried} in pdf2txt.passwords fits"
-            if tried
-            else "a password is needed to open it: put it into a file, one a line, for the setting pdf2txt.passwords"
-        )
+        if self.settings.passwords is not None:
+            tried = len(_passwords(self.settings.passwords))
+            why = f"none of the {tried} in pdf2txt.passwords fits" if tried else "the file pdf2txt.passwords holds none"
+            return f"a password is needed to open it, and {why}"
+        return "a password is needed to open it: put it into a file, one a line, for the setting pdf2txt.passwords"
 
     def close(self) -> None:
         if self._pdf is not None:
@@ -131,7 +130,7 @@ class Reader:
             self.open()
         if self._pdf is None:
             return None
-        if self._given >= _REOPEN:
+        if self._given >= REOPEN:
             self.close()
             self._pdf, self._given = self._unlocked(), 0
         self._given += 1
@@ -307,4 +306,4 @@ def _mended(path: Path) -> Any:
 
 def _passwords(path: Path | None) -> tuple[str, ...]:
     """Passwords to try, in order: the lines of a file."""
-    return tuple(line for line in path.read_text("utf-8").splitlines() if line) if path else ()
+    return tuple(line for line in path.read_text("utf-8-sig").splitlines() if line) if path else ()

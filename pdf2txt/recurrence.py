@@ -16,12 +16,12 @@ from functools import lru_cache
 from statistics import median
 
 from pdf2txt.edges import INNER, Candidate, Row
-from pdf2txt.witnesses import is_enough, outermost, value_of
+from pdf2txt.witnesses import PARTED_LINES, is_enough, outermost, value_of
 
 _OUTER = 2  # up to this rank a row is at the outer end
 _LOOKED_AT = 8  # so many of the pages that may agree
 _RUN, _SHARED = 5, 0.6  # pages are copies if they share so much of their runs of so many letters
-_PARTED, _PARTED_LINES = 0.35, 1.35  # free height, and step in those of the lines beside it, of a row apart
+_PARTED = 0.35  # free height of a row apart
 _SETS_OFF = {"small", "ruled", "number", "periodical"}
 _Placed = tuple[int, Candidate]  # (index of the page, row)
 _Found = tuple[str, _Placed, bool]  # (kind, row, whether more than one other page agrees)
@@ -133,7 +133,9 @@ def _apart(found: list[_Found], pages: list[list[Candidate]]) -> list[tuple[str,
     Where a head stands tight on the text no gap tells them apart: then only the outermost row goes, and only
     if several pages agree in it or its looks or words set it off. For a row that one other page has, the gap
     must be wider than between the lines of the text. Rows
-    deeper in the page that look alike (the same line in two forms) are left in place.
+    deeper in the page that look alike (the same line in two forms) are left in place. No paragraph is cut in
+    two: a form's or a contract's pages may all begin with the same one. As pages of text begin level but end
+    anywhere, at the top all of it stays.
     """
     edges: dict[tuple[int, bool], list[_Found]] = defaultdict(list)
     for one in found:
@@ -142,10 +144,13 @@ def _apart(found: list[_Found], pages: list[list[Candidate]]) -> list[tuple[str,
     out = []
     for group in edges.values():
         group.sort(key=lambda f: f[1][1].rank)
+        prose = [c.runs_on and not _SETS_OFF & set(c.witnesses) for _, (_, c), _ in group]
+        if group[0][1][1].top and any(prose):
+            group = group[: prose.index(True)]
         sure = [several or bool(_SETS_OFF & set(placed[1].witnesses)) for _, placed, several in group]
-        last = 0 if sure[0] else -1
-        for (_, (number, c), _), enough in zip(group, sure, strict=True):
-            if c.gap > _PARTED and (enough or _loose(c, pages[number])):
+        last = 0 if sure and sure[0] and not prose[0] else -1
+        for (_, (number, c), _), enough, goes_on in zip(group, sure, prose, strict=False):
+            if not goes_on and c.gap > _PARTED and (enough or _loose(c, pages[number])):
                 last = max(last, c.rank)
         out += [(kind, placed) for kind, placed, _ in group if placed[1].rank <= last]
     return out
@@ -173,7 +178,7 @@ def _behind(found: list[_Found], deeper: list[_Found], pages: list[list[Candidat
 def _loose(c: Candidate, page: list[Candidate]) -> bool:
     """Whether a row stands farther from the next one than the rows beyond from each other."""
     inner = [o.gap for o in page if o.top == c.top and o.rank > c.rank]
-    return len(inner) < 2 or c.gap + 1 > _PARTED_LINES * (median(inner) + 1)
+    return len(inner) < 2 or c.gap + 1 > PARTED_LINES * (median(inner) + 1)
 
 
 def _needed(pages: int) -> int:

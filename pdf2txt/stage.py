@@ -20,8 +20,8 @@ from pdf2txt.units import READING, Units, digest
 if TYPE_CHECKING:
     import pyarrow as pa
 
-STAGE_VERSION = 5
-_PAGE_VERSION = 3  # of pages read by OCR, which most changes of the stage leave as they are
+STAGE_VERSION = 6
+_PAGE_VERSION = 4  # of pages read by OCR, which most changes of the stage leave as they are
 
 Report = Callable[..., None]
 Sources = dict[str, Path]  # sha256 -> path

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pdf2txt.characters import read_characters
+from pdf2txt.leftwards import is_leftward, straightened
 from pdf2txt.spans import WIDE_SPACE, Gap, Line, gaps_behind, same_row
 from pdf2txt.superscripts import is_exponent, superscript
 
@@ -108,7 +109,14 @@ def read(page: Any) -> TextLayer:
         # Pairs of UTF-16 surrogates come as two characters; the second repeats the first's place.
         codes = found.codes
         frame = _frame(page, codes, found.turns)
-        runs = _runs(codes, frame.seen_boxes(found.boxes), found.sizes, found.turns, frame)
+        codes, boxes = straightened(codes, frame.seen_boxes(found.boxes))
+        runs = _runs(codes, boxes, found.sizes, found.turns, frame)
+        # What stands outside the visible area nobody reads: printer's marks, the rest of a cut page.
+        width, height = frame.size
+        inside = [r for r in runs if 0 <= (r.line.x0 + r.line.x1) / 2 <= width and 0 <= r.line.cy <= height]
+        if len(inside) < len(runs):
+            runs = inside
+            codes = [c for r in runs for c in codes[r.first : r.end]]
         for run in runs:
             _looks(pdfium, handle, run)
     finally:
@@ -162,7 +170,7 @@ def _runs(codes: list[int], boxes: list[list[float]], sizes: list[float], turns:
             gaps = []
         if raised:
             _mark_raised(text, raised)
-        between = _wide_spaces(text, gaps, wide) if wide else ()
+        between = _wide_spaces(text, gaps, wide) if wide and not any(map(_is_leftward, text)) else ()
         for at in reversed(gaps):
             text.insert(at, " ")
         joined = "".join(text).rstrip()
@@ -237,6 +245,10 @@ def _runs(codes: list[int], boxes: list[list[float]], sizes: list[float], turns:
     if text:
         finish(len(codes))
     return runs
+
+
+def _is_leftward(letter: str) -> bool:
+    return letter >= "\u0590" and is_leftward(ord(letter))
 
 
 def _mark_raised(text: list[str], raised: list[int]) -> None:

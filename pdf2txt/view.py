@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from pdf2txt.errors import may_pass
-from pdf2txt.reading import open_pdf
+from pdf2txt.reading import REOPEN, open_pdf
 from pdf2txt.render import page_image
 from pdf2txt.schema import Block, Document, Page, entries
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 DPI = 90
 _LONGEST = 1600  # pixels of an image's longer side
 _QUALITY = 72  # of JPEG
-_REOPEN = 64  # pages after which the file is opened anew: pdfium keeps what it has parsed until it is closed
 _INSIDE = 24  # pages at most whose images are part of the HTML file: about 3 MB
 _REMOVED = ("header", "footer", "page-number", "line-number")
 
@@ -222,7 +221,7 @@ class _Images:
         import numpy as np
         from PIL import Image
 
-        if self.drawn >= _REOPEN:
+        if self.drawn >= REOPEN:
             self.close()
             self._open()
         self.drawn += 1

@@ -26,6 +26,9 @@ _STAMP = re.compile(
     r"|printed (from|by|on)\b|digiti[sz]ed by\b)",
     re.I,
 )
+PARTED_LINES = 1.35  # step from a row apart to the next, in those of the lines beside it
+_SENTENCE = 6  # a line of fewer words may be any name
+_SENTENCE_END = re.compile(r"[.!?:;…][\"'”’»)\]]*\s*$")
 _BLOCK_ROWS = 3  # a head of more rows is text
 # What heads and feet of periodicals name besides their title.
 _PERIODICAL = re.compile(
@@ -79,7 +82,7 @@ def blocks_of(
         ruled = _rule(row, rows, rank, top, page)
         # Printed books part their heads by half a line only: wider than the lines of the text beside it.
         usual = median(steps[rank + 1 :]) if len(steps) - rank > 2 else 0.0
-        loose = 0 < usual < steps[rank] / 1.35 and row.height < 1.2 * rows[rank + 1][0].height
+        loose = 0 < usual < steps[rank] / PARTED_LINES and row.height < 1.2 * rows[rank + 1][0].height
         if not (gap > 0.8 or loose or ruled or alone[rank]):
             continue
         if number > 2 or rank + 1 - begin > _BLOCK_ROWS:
@@ -163,6 +166,37 @@ def _continued(rest: list[Line], size: float, top: bool) -> bool:
         return False
     last = max(near, key=lambda a: a.x1).text.rstrip()
     return last[-1:].islower() or last[-1:] in ",-\x02"
+
+
+def runs_on(parts: list[Line], top: bool, lines: list[Line]) -> bool:
+    """Whether a row at the edge and the line next to it (of ``lines``) are lines of one paragraph.
+
+    A head over a page that begins in mid-sentence may seem so, too: the upper line must be written like a sentence
+    and reach the right margin, and both be set alike, no farther apart than the lines beyond.
+    """
+    if len(parts) > 1 or page_number(parts) >= 0:
+        return False
+    row = parts[0]
+    column = [a for a in lines if a.x0 < row.x1 and a.x1 > row.x0]
+    inwards = sorted((a for a in column if (a.cy > row.cy if top else a.cy < row.cy)), key=lambda a: abs(a.cy - row.cy))
+    if len(inwards) < 2:
+        return False
+    upper, lower = (row, inwards[0]) if top else (inwards[0], row)
+    words = upper.text.split()
+    ordinary = sum(w[0].islower() for w in words)
+    if len(words) < _SENTENCE or ordinary < 0.5 * len(words):
+        return False
+    if not (_SENTENCE_END.search(upper.text) or lower.text[:1].islower() or words[-1][0].islower()):
+        return False
+    left, right = min(a.x0 for a in inwards[:4]), max(a.x1 for a in inwards[:4])
+    if upper.x1 < right - 0.15 * (right - left) or not _alike(upper, lower):
+        return False
+    steps = [abs(b.cy - a.cy) for a, b in itertools.pairwise([row, *inwards[:3]])]
+    return steps[0] < PARTED_LINES * min(steps[1:])
+
+
+def _alike(one: Line, other: Line) -> bool:
+    return abs(one.size - other.size) < 0.06 * other.size and one.bold == other.bold
 
 
 def main_size(lines: list[Line]) -> float:

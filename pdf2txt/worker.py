@@ -167,10 +167,12 @@ def main(argv: list[str]) -> None:
             if Path(task["unit"]).exists():  # another run was quicker, and took what was on its way
                 say(event="done")
             else:
-                say(event="transient", message=_explained(error))
+                say(event="transient", message=_explained(error, Path(task["path"])))
 
 
-def _explained(error: Exception) -> str:
+def _explained(error: Exception, path: Path) -> str:
+    if isinstance(error, FileNotFoundError) and not path.exists():
+        return "the file is gone: it was moved or deleted after it was listed"
     return f"{error}; {error.remedy}" if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 

@@ -86,7 +86,7 @@ def save_model(model: PreTrainedModel, folder: Path, *, info: dict[str, Any] | N
 def clean_config(model: PreTrainedModel) -> dict[str, Any]:
     """The base model's config without what only training needed (group size, no cache, 4 bits)."""
     config = json.loads(model.config.to_json_string(use_diff=True))
-    for key in ("s2_group_size", "quantization_config"):
+    for key in ("s2_group_size", "s2_backend", "quantization_config"):
         config.pop(key, None)
     return config | {"use_cache": True}
 

@@ -67,7 +67,10 @@ def _model_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("context length", f"{facts['context_length']:,} tokens (base: {facts['base_context_length']:,})"),
         ("RoPE", f"`{json.dumps(facts['rope'], sort_keys=True)}`"),
         ("parameters", f"{facts['parameters']:,}, stored as {facts['dtype']}"),
-        ("LoRA", f"rank {adapter.get('r')}, alpha {adapter.get('lora_alpha')}, on {names or 'none'}"),
+        (
+            "LoRA",
+            f"rank {adapter.get('r')}, alpha {adapter.get('lora_alpha')}, on {names or 'none'}" if adapter else "none",
+        ),
         ("trained in full", ", ".join(facts["trained"]) or "none"),
         (
             "logits against base + adapter",

@@ -49,7 +49,11 @@ def adapted_logits(
     with warnings.catch_warnings():  # PEFT remarks that the base has another path than in training
         warnings.simplefilter("ignore", UserWarning)
         config = LoraConfig(**{**adapter.config, **ours, "init_lora_weights": True})
-        adapted = get_peft_model(model, config, autocast_adapter_dtype=False, low_cpu_mem_usage=True)
+        adapted: torch.nn.Module = (
+            get_peft_model(model, config, autocast_adapter_dtype=False, low_cpu_mem_usage=True)
+            if adapter.config
+            else model  # trained as a whole: nothing stands beside its weights
+        )
     keys = {_plain(key): key for key in adapter.tensors.files}
     unused = set(keys)
 

@@ -17,6 +17,7 @@ from longlora.merge import origin
 from longlora.merge.card import model_card
 from longlora.merge.settings import MergeSettings
 from longlora.merge.weights import Adapter, Checkpoint, Merge
+from longlora.merge.whole import read_trained, trained_folder
 from longlora.merge.writer import Spec, write_model
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ def identity(settings: MergeSettings) -> dict[str, Any]:
 
 
 def run(settings: MergeSettings, inputs: dict[str, Path], work: Path, report: Callable[..., None]) -> dict[str, Any]:
-    """The stage: `merge` ``inputs["train"]/adapter`` into ``inputs["model"]``."""
-    return merge(settings, inputs["model"], inputs["train"] / "adapter", work, report)
+    """The stage: `merge` ``inputs["train"]/adapter`` (or the ``model`` of full fine-tuning) into ``inputs["model"]``."""
+    return merge(settings, inputs["model"], trained_folder(inputs["train"]), work, report)
 
 
 def merge(
@@ -73,7 +74,7 @@ def merge(
         (output / "model").replace(model_dir)
     model_dir.mkdir(parents=True, exist_ok=True)
 
-    adapter = Adapter.read(adapter_dir)
+    adapter = read_trained(adapter_dir)
     config = _config(base, adapter_dir)
     context_length = config_window(config)
     _copy_tokenizer(base, adapter_dir, model_dir, context_length)

@@ -46,9 +46,9 @@ def make_lines(
 
 
 def confidence(lines: list[Line]) -> float:
-    """Mean over letters, 1 where there are none."""
+    """Mean over letters, 0 where there are none."""
     letters = sum(len(a.text) for a in lines)
-    return sum(a.confidence * len(a.text) for a in lines) / letters if letters else 1.0
+    return sum(a.confidence * len(a.text) for a in lines) / letters if letters else 0.0
 
 
 def _even_sizes(lines: list[Line]) -> None:

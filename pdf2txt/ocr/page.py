@@ -25,7 +25,7 @@ class OcrPage:
 
     lines: list[Line]
     rotation: int  # degrees clockwise by which the image was turned to be upright
-    confidence: float  # mean over letters, 0..1; 1 where nothing was found
+    confidence: float  # mean over letters, 0..1; 0 where nothing was found
     width: float = 0.0  # of the image as it was drawn, before any turn, points
     height: float = 0.0
 
@@ -56,7 +56,7 @@ def _read_region(engine: Engine, image: Any, scale: float, region: Box) -> OcrPa
     x0, y0 = (max(0, round(v * scale)) for v in region[:2])
     x1, y1 = (min(side, round(v * scale)) for v, side in zip(region[2:], (width, height), strict=True))
     if min(x1 - x0, y1 - y0) < _MIN_REGION:
-        return OcrPage([], 0, 1.0)
+        return OcrPage([], 0, 0.0)
     cut = image[y0:y1, x0:x1]
     paper = 255 if np.median(cut) > 127 else 0
     cut = np.pad(cut, ((_MARGIN, _MARGIN), (_MARGIN, _MARGIN), (0, 0)), constant_values=paper)

@@ -112,6 +112,25 @@ def test_merge_takes_every_tensor_from_it(train, tmp_path, bf16_base):
     assert all(torch.equal(merge.exact(n), t) and merge.dtype(n) == "bfloat16" for n, t in trained.items())
 
 
+@pytest.mark.parametrize("dtype", ["base", "float32"])
+def test_merged_model_is_the_trained_one(train, tmp_path, bf16_base, dtype):
+    from longlora.merge.settings import MergeSettings
+    from longlora.merge.stage import run
+    from longlora.models import load_model
+
+    train(tmp_path / "train", model=bf16_base, **FULL, max_steps=2, context_length=1024, row_tokens=96)
+    inputs = {"model": bf16_base, "train": tmp_path / "train/output"}
+    metrics = run(MergeSettings(dtype=dtype), inputs, tmp_path / "merge", lambda *a, **k: None)
+    assert metrics["context_length"] == 1024 and metrics["logits_max_difference"] == 0
+    folder = tmp_path / "merge/output/model"
+    merged, trained = load_file(folder / "model.safetensors"), load_file(inputs["train"] / "model/model.safetensors")
+    stored = torch.bfloat16 if dtype == "base" else torch.float32
+    assert merged.keys() == trained.keys()
+    assert all(torch.equal(t, trained[n].to(stored)) for n, t in merged.items())
+    assert (folder / "tokenizer.json").is_file() and "none" in (folder / "README.md").read_text()
+    load_model(folder, dtype="float32")
+
+
 def test_an_adapter_folder_is_read_as_before(train, tmp_path):
     from longlora.merge.whole import read_trained, trained_folder
 

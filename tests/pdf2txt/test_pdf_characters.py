@@ -12,6 +12,7 @@ import pytest
 
 from pdf2txt import textlayer
 from pdf2txt.characters import read_characters
+from pdf2txt.schema import Document
 
 MARKUP = """
 #set page(width: 80mm, height: 160mm)
@@ -67,3 +68,31 @@ def test_a_page_without_text_has_no_characters():
     with pypdfium2.PdfDocument.new() as pdf:
         layer = textlayer.read(pdf.new_page(100, 100))
         assert (layer.lines, layer.characters, layer.bad, layer.hidden) == ([], 0, 0, 0)
+
+
+def test_text_outside_the_visible_area_is_not_read(typeset: Callable[..., Path]):
+    private = "".join(chr(0xE000 + k) for k in range(40))
+    path = typeset(
+        "#set page(width: 200pt, height: 200pt, margin: 20pt)\n"
+        "#place(top + left, dx: 220pt, box(width: 150pt)[Printer's marks beside the page])\n"
+        f"#place(top + left, dy: 230pt, box(width: 150pt)[{private}])\n"
+        "The harbour master kept a ledger. #h(-14pt)#place(top + right, dx: 10pt, dy: 60pt)[At the margin]"
+    )
+    with pypdfium2.PdfDocument(path) as pdf:
+        page = pdf[0]
+        layer = textlayer.read(page)
+        assert sorted(a.text for a in layer.lines) == ["At the margin", "The harbour master kept a ledger."]
+        assert layer.bad == 0 and layer.characters == sum(len(a.text.replace(" ", "")) for a in layer.lines)
+        page.set_cropbox(0, 0, 200, 150)
+        assert [a.text for a in textlayer.read(page).lines] == ["At the margin"]
+
+
+def test_text_from_right_to_left_is_read_as_it_is_written(read: Callable[..., Document]):
+    first = "הוועדה נפגשה במרץ 2024 והחליטה שיש להעמיק את הנמל לפני סערות הסתיו. חברי המועצה"
+    second = "שאלו את Harbour Commission of London אם אפשר לחלוק את העלות עם 1,250 הערים השכנות של המחוז"
+    english = "The clerk wrote the words נפגשה במרץ into his ledger and closed it"
+    text = read(
+        f'#set page(width: 400pt)\n#set text(lang: "he", font: "Libertinus Serif")\n{first} {second}\n\n'
+        f'#set text(lang: "en")\n{english}'
+    ).text
+    assert text.split() == f"{first} {second} {english}".split()

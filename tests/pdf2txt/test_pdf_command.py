@@ -109,3 +109,12 @@ def test_settings_from_the_command_line(tmp_path: Path, monkeypatch):
         with pytest.raises(UserError, match=message) as told:
             with_overrides([item])
         assert told.value.remedy
+
+
+def test_passwords_that_are_not_utf8_are_told_before_any_work(folder: Path, tmp_path: Path):
+    passwords = tmp_path / "passwords.txt"
+    passwords.write_bytes("Hafenschlüssel\n".encode("latin-1"))
+    code, out, err = run(COMMANDS["library"], folder, "--out", tmp_path / "out", "--set", f"passwords={passwords}")
+    assert (code, out) == (2, "") and "not encoded as UTF-8" in err
+    passwords.write_text("Hafenschlüssel\n", "utf-8-sig")
+    assert run(COMMANDS["library"], folder, "--out", tmp_path / "out", "--set", f"passwords={passwords}")[0] == 0

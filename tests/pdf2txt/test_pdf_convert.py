@@ -165,6 +165,14 @@ def test_encrypted(tmp_path: Path):
     path = tmp_path / "locked.pdf"
     path.write_bytes(body)
     assert convert(path, GEOMETRY).status == "encrypted"
+    passwords = tmp_path / "passwords.txt"
+    for content, told in (
+        ("", "passwords holds none"),
+        ("\ufeffone\ntwo\n", "none of the 2 in pdf2txt.passwords fits"),
+    ):
+        passwords.write_text(content, "utf-8")
+        d = convert(path, GEOMETRY.model_copy(update={"passwords": passwords}))
+        assert d.status == "encrypted" and told in d.warnings[0]
 
 
 def test_truncated_file_keeps_its_good_pages_or_says_corrupt(typeset, tmp_path: Path, checked):

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pypdfium2
 import pytest
+from furniture_steps import remove_furniture
 
 from pdf2txt import drawings, textlayer
 from pdf2txt.convert import convert
-from pdf2txt.furniture import Candidate, Labels, PageLines, candidates, decide, remove_furniture
+from pdf2txt.edges import Candidate, PageLines
+from pdf2txt.furniture import Labels, candidates
+from pdf2txt.recurrence import decide
 from pdf2txt.settings import Pdf2txtSettings
 
 TEXT = (
@@ -239,3 +242,38 @@ def test_a_foot_of_many_small_lines_goes_as_a_whole(lines):
     for one in pages:
         assert not [a.text for a in one.lines if "Clause" in a.text or "of 3" in a.text]
         assert len(one.furniture) == 7
+
+
+CLAUSE = (
+    "The tenant shall keep the premises clean and in good repair at all times, and shall tell the landlord of any "
+    "damage that he sees without delay. This holds for all rooms, for the cellar and for the roof"
+)
+SENTENCES = {
+    "ends below the edge": f"{CLAUSE}, for the yard and for the fence, for the gate and for the wall. " + CLAUSE + ".",
+    "ends within it": CLAUSE + ".",
+    "in sentences, a line each": f"The tenant shall keep the house clean and in good repair for ever. \\\n{CLAUSE}.",
+}
+
+
+@pytest.mark.parametrize("count", [2, 3, 8])
+@pytest.mark.parametrize("clause", SENTENCES.values(), ids=SENTENCES)
+def test_a_paragraph_at_the_top_of_all_pages_is_no_head(lines, clause: str, count: int):
+    bodies = [f"{clause}\n\nThe {mixed(n)}" for n in range(count)]
+    pages = lines(book(bodies))
+    before = [[a.text for a in p.lines] for p in pages]
+    assert len(pages) == count and left(pages) == before
+    pages = lines(book(bodies, f"header: {ends('The Harbour Ledger', 'Sheet')}"))
+    assert [rows[0] for rows in left(pages)] == [row[0] for row in before]
+
+
+HEADS = {
+    "tight": ("The ledger of the harbour and of its masters", "header-ascent: 4pt"),
+    "as wide as the text": ("The ledger of the harbour office and of all of its masters in", "header-ascent: 10pt"),
+    "in capitals": ("THE LEDGER OF THE HARBOUR OFFICE AND OF ITS MASTERS", "header-ascent: 4pt"),
+}
+
+
+@pytest.mark.parametrize(("head", "options"), HEADS.values(), ids=HEADS)
+def test_a_head_over_pages_that_begin_in_mid_sentence_goes(lines, head: str, options: str):
+    pages = lines(book([mixed(n) for n in range(4)], f"header: [{head}], {options}"))
+    assert not any(text == head for rows in left(pages) for text in rows)

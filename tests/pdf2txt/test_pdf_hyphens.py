@@ -158,3 +158,20 @@ def test_a_lexicon_knows_frequencies_and_parts():
     assert english.begins("un")[0] > english.begins("self")[0]
     total, known = english.ends("ness")
     assert total > known > 20
+
+
+@pytest.mark.parametrize(
+    ("pair", "text"),
+    [
+        ("港口委员会于三月|举行会议", "港口委员会于三月举行会议"),
+        ("かな|カナ", "かなカナ"),
+        ("会议，|然后", "会议，然后"),
+        ("完了。|（注）", "完了。（注）"),
+        ("𠀀|一", "𠀀一"),
+        ("第12|条", "第12 条"),
+        ("港口|harbour", "港口 harbour"),
+        ("한국|어", "한국 어"),
+    ],
+)
+def test_scripts_without_spaces_are_joined_without_one(pair: str, text: str):
+    assert joined(pair, "en") == text

@@ -115,7 +115,7 @@ def test_a_region_is_read_in_the_coordinates_of_its_page(backend: str):
 
 def test_an_empty_page_has_no_lines(backend: str):
     read = ocr.read(np.full((300, 300, 3), 255, np.uint8), SCALE, backend, 2)
-    assert (read.lines, read.rotation, read.confidence) == ([], 0, 1.0)
+    assert (read.lines, read.rotation, read.confidence) == ([], 0, 0.0)
 
 
 def test_a_scan_is_converted_and_its_reader_named(settings: Pdf2txtSettings, tmp_path: Path):

@@ -134,3 +134,15 @@ def test_a_centred_title_between_lines_at_the_margin_stays_between_them(read):
     )
     names = ("Contents", "The Harbours", "(Continued)", "Recently issued", "Recently closed")
     assert [d.text.index(name) for name in names] == sorted(d.text.index(name) for name in names)
+
+
+def test_a_table_above_narrow_lines_stands_before_them(read):
+    """None of them need be below the table itself; what stands beside it tells nothing."""
+    d = read(
+        "#set page(width: 420pt, height: 595pt, margin: 60pt)\n#set text(size: 10pt)\n"
+        "#table(columns: 3, [Barges], [12], [300], [Yachts], [14], [310], [Skiffs], [16], [320])\n\n"
+        "#align(right)[_The ledger of barges_]\n\n= Results\n"
+        "The harbour master kept a ledger in which every vessel was entered with its cargo and its draught."
+    )
+    at = [d.text.find(words) for words in ("Barges", "Skiffs", "ledger of barges", "Results", "harbour master")]
+    assert at[0] > -1 and at == sorted(at)

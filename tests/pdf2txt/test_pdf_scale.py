@@ -14,12 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pdf2txt import pool, schema, sidecar, stage
+from pdf2txt import drawings, pool, schema, sidecar, stage, textlayer
 from pdf2txt.assemble import paragraphs
 from pdf2txt.blocks import RawBlock
 from pdf2txt.cli import convert_folder
 from pdf2txt.convert import Conversion, convert
 from pdf2txt.errors import UserError
+from pdf2txt.judge import Verdict, judge
 from pdf2txt.reading import PageRead, Reader
 from pdf2txt.schema import Document, as_table
 from pdf2txt.settings import Pdf2txtSettings
@@ -217,6 +218,27 @@ def test_a_scan_pasted_into_a_page_is_read_and_a_photograph_is_not(typeset, tmp_
     assert -1 < at[0] < at[1] < at[2] < document.text.rfind("harbour master")
     off = convert(page, GEOMETRY)
     assert off.pages[0].origin == "text-layer" and "OCR is off" in off.warnings[0]
+
+
+@pytest.mark.parametrize("cut", [0, 60], ids=["all of the page", "a part of it"])
+def test_of_a_scan_with_text_over_its_lower_half_the_upper_half_is_to_be_read(typeset, tmp_path: Path, cut: int):
+    paper = "#set page(width: 480pt, height: 640pt, margin: 72pt, fill: {})\n#set text(11pt)\n"
+    printed = "Barrels and ropes and sails were entered in the old ledger by the master of the harbour. " * 9
+    lower = f"#place(top, dy: 250pt)[{'The undersigned declares that all of this is complete and true. ' * 20}]"
+
+    def judged(scanned: str) -> Verdict:
+        with pypdfium2.PdfDocument(typeset(paper.format("white") + scanned, "scan.pdf")) as pdf:
+            scan = pdf[0].render(scale=2).to_pil().convert("L")
+        scan.crop((2 * cut, 2 * cut, 960 - 2 * cut, 1280 - 2 * cut)).save(tmp_path / "scan.png")
+        image = f'image("scan.png", width: {480 - 2 * cut}pt)'
+        over = f"#set page(background: place(top + left, dx: {cut}pt, dy: {cut}pt, {image}))\n{lower}"
+        with pypdfium2.PdfDocument(typeset(paper.format("none") + over, "over.pdf")) as pdf:
+            layer = textlayer.read(pdf[0])
+            return judge(pdf[0], layer, drawings.read(pdf[0], layer.frame))
+
+    [(_, y0, _, y1)] = judged(printed).regions
+    assert y0 < 72 and 220 < y1 < 330
+    assert not judged(lower).why and not judged("").why
 
 
 kinds = st.sampled_from(["text", "text", "list", "footnote", "table", "caption", "figure", "heading"])

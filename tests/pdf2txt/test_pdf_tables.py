@@ -259,6 +259,15 @@ def test_headings_that_occur_once_do_not_push_the_sections_down():
     assert [outline.level(b) for b in (title, second_line, authors, section)] == [1, 1, 2, 2]
 
 
+@pytest.mark.parametrize("room", ["", "#pagebreak()"])
+def test_equal_headings_have_one_level(read, room: str):
+    prose = "The harbour was dredged in spring, and the clerk wrote down what it had cost the town. " * 3
+    chapters = [f"= Chapter {n}\n{prose}\n== Part {n}\n{prose}\n{room}\n" for n in ("one", "two", "three", "four")]
+    text = read("#set page(width: 300pt, height: 400pt)\n" + "".join(chapters), MARKDOWN).text
+    marks = [line.split()[:2] for line in text.splitlines() if line.startswith("#")]
+    assert marks == [["#", "Chapter"], ["##", "Part"]] * 4
+
+
 # ------------------------------------------------------------------------------------------- ruled tables
 
 RULED = (

@@ -7,12 +7,13 @@ import time
 import unicodedata
 from pathlib import Path
 
+from furniture_steps import remove_furniture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pdf2txt.assemble import PageInfo, assemble
 from pdf2txt.blocks import RawBlock, Style
-from pdf2txt.furniture import PageLines, remove_furniture
+from pdf2txt.edges import PageLines
 from pdf2txt.hyphens import Vocabulary, join
 from pdf2txt.layout import Detection
 from pdf2txt.layout.regions import order_regions
