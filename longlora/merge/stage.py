@@ -43,7 +43,7 @@ def identity(settings: MergeSettings) -> dict[str, Any]:
 
 
 def run(settings: MergeSettings, inputs: dict[str, Path], work: Path, report: Callable[..., None]) -> dict[str, Any]:
-    """The stage: `merge` ``inputs["train"]/adapter`` (or the ``model`` of full fine-tuning) into ``inputs["model"]``."""
+    """The stage: `merge` of ``inputs["train"]``, an adapter or what full fine-tuning wrote, into ``inputs["model"]``."""
     return merge(settings, inputs["model"], trained_folder(inputs["train"]), work, report)
 
 
