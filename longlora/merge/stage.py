@@ -43,7 +43,7 @@ def identity(settings: MergeSettings) -> dict[str, Any]:
 
 
 def run(settings: MergeSettings, inputs: dict[str, Path], work: Path, report: Callable[..., None]) -> dict[str, Any]:
-    """The stage: `merge` of ``inputs["train"]``, an adapter or what full fine-tuning wrote, into ``inputs["model"]``."""
+    """The stage: `merge` of ``inputs["train"]``, an adapter or a whole model, into ``inputs["model"]``."""
     return merge(settings, inputs["model"], trained_folder(inputs["train"]), work, report)
 
 

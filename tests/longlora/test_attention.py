@@ -121,13 +121,13 @@ def computed_by(batch: Batch, backend):
 
 
 @pytest.mark.parametrize("name", IMPLEMENTATIONS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(batch=batches())
 def test_equals_dense_oracle(name, batch):
     judge(batch, computed_by(batch, IMPLEMENTATIONS[name]), 1e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(batch=batches())
 def test_split_in_small_tiles_equals_dense_oracle(batch):
     """The recursion of the CPU kernel with triangles of 8 tokens: many levels, every kind of rest."""
@@ -141,7 +141,7 @@ def test_split_in_small_tiles_equals_dense_oracle(batch):
             cpu.tiles.cache_clear()
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(batch=batches(longest=700, long_ones=(512, 513, 1100), modes=("split",)))
 def test_real_tiles_equal_dense_oracle(batch):
     batch.group = batch.group and batch.group * 6
@@ -208,6 +208,7 @@ def test_wrap_is_the_roll_of_the_paper(length, group):
 # ------------------------------------------------------------------ the parts
 
 
+@settings(deadline=None)
 @given(st.integers(1, 500), st.integers(1, 500), st.booleans())
 def test_segments_partition(length, group, shifted):
     cuts = segments(length, group, group // 2 if shifted else 0)
@@ -224,6 +225,7 @@ def test_segments_of_the_released_flash_code():
     assert group_tokens(0.25, 16) == 4 and group_tokens(0.25, 9) == 3 and group_tokens(2048, 9) == 2048
 
 
+@settings(deadline=None)
 @given(st.integers(1, 5), st.integers(1, 3000))
 def test_tiles_cover_each_causal_pair_once(count, size):
     seen = torch.zeros(count * size, count * size, dtype=torch.int8)
@@ -239,6 +241,7 @@ def test_tiles_cover_each_causal_pair_once(count, size):
     assert torch.equal(seen.bool(), expected) and int(seen.max()) == 1
 
 
+@settings(deadline=None)
 @given(st.integers(1, 8), st.integers(1, 8), st.data())
 def test_pieces_map_heads_as_grouped_queries_do(kv_heads, repeat, data):
     cut = data.draw(st.integers(0, kv_heads * repeat))
