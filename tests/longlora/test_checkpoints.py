@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -54,10 +55,10 @@ def test_a_damaged_file_anywhere_is_seen(tmp_path, file, harm):
 @pytest.mark.parametrize("manifest", [None, "", "[]", "{}", '{"files": {}, "step": 3}', '{"files": 1}'])
 def test_an_unreadable_checkpoint_does_not_push_out_the_good_one(tmp_path, manifest):
     write(tmp_path, 1)
-    for step in (2, 3):
-        path = write(tmp_path, 4 + step) / "manifest.json"
-        path.unlink() if manifest is None else path.write_text(manifest)
-    write(tmp_path, 1) if not (tmp_path / "step-00000001").exists() else None
+    damaged = write(tmp_path, 2)
+    path = damaged / "manifest.json"
+    path.unlink() if manifest is None else path.write_text(manifest)
+    shutil.copytree(damaged, tmp_path / "step-00000003")
     warnings: list[str] = []
     found = checkpoints.newest(tmp_path, "run", warnings.append)
     assert found is not None and found.step == 1 and len(warnings) == 2

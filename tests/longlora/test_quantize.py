@@ -96,7 +96,7 @@ def test_merges_onto_the_base_in_full_precision(train, tmp_path, tiny_model_dir)
     merged, base = (load_file(f / "model.safetensors") for f in (tmp_path / "merge/output/model", tiny_model_dir))
     name = "model.layers.0.mlp.up_proj.weight"
     assert merged.keys() == base.keys() and merged[name].dtype == base[name].dtype
-    assert 0 < (merged[name] - base[name]).norm() < 0.1 * base[name].norm()  # far less than 4 bits are off
+    assert 0 < (merged[name] - base[name]).norm() < 0.2 * base[name].norm()  # what two steps at this rate move
     load_model(tmp_path / "merge/output/model", dtype="float32")
 
 
