@@ -323,7 +323,7 @@ REAL = {"data": "text", "dtype": "float32", "threads": 1, "max_steps": 2, "globa
 
 
 def test_memory_of_a_small_training(tiny_model_dir, long_text, tmp_path):
-    options = {**REAL, "context_length": 8192, "group": 1024}
+    options = {**REAL, "context_length": 4096, "group": 1024}
     grown = measured_growth(tiny_model_dir, long_text, tmp_path, options)
     assert predicted_growth(tiny_model_dir, options) == pytest.approx(grown, rel=0.25)
 
