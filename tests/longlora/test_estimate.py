@@ -300,7 +300,8 @@ def measured_growth(model: Path, dataset: Path, work: Path, options: dict) -> in
     """
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, str(model), str(dataset), str(work), json.dumps(options)],
-        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "1048576"}, capture_output=True, text=True, check=True,
+        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "1048576"},
+        capture_output=True, text=True, check=True,
     )  # fmt: skip
     return int(done.stdout.split()[-1])
 
