@@ -12,6 +12,11 @@ In bytes; T tokens in a micro batch, e bytes of the compute dtype, d hidden, m M
 
 What a layer keeps is listed in `_kept`; it follows transformers' modules and torch's autograd, where a tensor is
 saved only if a gradient needs it: the inputs of frozen layers are not. Liger's kernels keep less than is said here.
+
+Measured on a CPU, fp32: a training of SmolLM2-135M with rows of 2,048 tokens needs 8 % less than predicted, one of a
+two-layer model with 8,192 tokens 1 % (10 % without checkpoints). That is what its tensors need; with glibc's default
+settings the process keeps freed blocks and grows to 1.4 times the prediction in the first case (1.1 without
+checkpoints). Nothing has been measured on a GPU yet.
 """
 
 from __future__ import annotations
@@ -26,6 +31,10 @@ if TYPE_CHECKING:
     from longlora.train.sizes import Sizes
 
 NF4_BYTES = 4.127 / 8  # 4 bits, 8 for each 64 weights, 32 for each 64·256
+WORKSPACE = {
+    "cuda": "CUDA context and libraries",
+    "cpu": "Python and libraries; freed blocks that the C library keeps may come on top, up to 0.4 of the rest",
+}
 LIBRARIES = {"cuda": 0.7e9, "cpu": 0.5e9}  # CUDA context and cuBLAS; Python, torch and transformers
 
 
@@ -85,7 +94,7 @@ def memory_parts(settings: TrainSettings, sizes: Sizes, kind: str, length: int, 
         parts.append(Part("kept layers", kept * s.layers, how=f"{s.layers} layers of {_size(kept)}, none recomputed"))
         layers = Part("layers", backward, how="backward pass of one layer", during="layers")
     parts += [layers, _loss(sizes, tokens, e)]
-    return (*parts, Part("workspace", LIBRARIES[kind], how="libraries and kernels"))
+    return (*parts, Part("workspace", LIBRARIES[kind], how=WORKSPACE[kind]))
 
 
 def _kept(settings: TrainSettings, sizes: Sizes, tokens: int) -> float:
