@@ -79,7 +79,7 @@ def alone(tmp_path_factory, dataset, tiny_model_dir) -> Path:
     return work
 
 
-@pytest.mark.parametrize("strategy", ["ddp", *ZERO])
+@pytest.mark.parametrize("strategy", ["ddp", *(pytest.param(name, marks=pytest.mark.slow) for name in ZERO)])
 def test_two_processes_do_what_one_does(tmp_path, alone, dataset, tiny_model_dir, strategy):
     if strategy in ZERO:
         pytest.importorskip("deepspeed")
@@ -98,6 +98,7 @@ def test_two_processes_do_what_one_does(tmp_path, alone, dataset, tiny_model_dir
     assert all(not torch.equal(first[name], last[name]) for name in first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", *ZERO])
 def test_a_killed_process_ends_all_and_the_run_goes_on(tmp_path, alone, dataset, tiny_model_dir, strategy):
     if strategy in ZERO:
@@ -126,6 +127,7 @@ def started(work: Path, command: list[str]) -> tuple[subprocess.Popen, list[psut
     return process, [found["0"], found["1"]]
 
 
+@pytest.mark.slow
 def test_ranks_end_with_the_launcher(tmp_path, dataset, tiny_model_dir):
     work = tmp_path / "two"
     options = {**OPTIONS, "devices": 2, "save_every_steps": 1, "max_steps": 500}
@@ -136,6 +138,7 @@ def test_ranks_end_with_the_launcher(tmp_path, dataset, tiny_model_dir):
     assert not alive
 
 
+@pytest.mark.slow
 def test_sigterm_of_one_rank_stops_all_after_a_checkpoint(tmp_path, dataset, tiny_model_dir):
     work = tmp_path / "two"
     options = {**OPTIONS, "devices": 2, "max_steps": 500}
@@ -149,6 +152,7 @@ def test_sigterm_of_one_rank_stops_all_after_a_checkpoint(tmp_path, dataset, tin
     assert not list(work.glob("checkpoints/.step*"))
 
 
+@pytest.mark.slow
 def test_another_number_of_devices(tmp_path, alone, dataset, tiny_model_dir):
     """DDP goes on with any; each leg ends where SIGTERM or a shorter schedule left it."""
     work = tmp_path / "work"
@@ -171,6 +175,7 @@ def stop_at(work: Path, step: int | None, *inputs: Path, **options) -> None:
     process.wait()
 
 
+@pytest.mark.slow
 def test_zero_on_another_number_of_devices_is_refused(tmp_path, dataset, tiny_model_dir):
     pytest.importorskip("deepspeed")
     work = tmp_path / "work"
@@ -182,6 +187,7 @@ def test_zero_on_another_number_of_devices_is_refused(tmp_path, dataset, tiny_mo
     assert "set train.devices to 2" in done.stderr and list(work.glob("checkpoints/step-*"))
 
 
+@pytest.mark.slow
 def test_ranks_with_different_labels_do_not_wait_for_ever(tmp_path, uneven, tiny_model_dir):
     pytest.importorskip("deepspeed")
     options = {**OPTIONS, "context_length": 4096, "row_tokens": 2600, "packing": False, "global_batch_size": 2}
@@ -195,6 +201,7 @@ def test_ranks_with_different_labels_do_not_wait_for_ever(tmp_path, uneven, tiny
     assert_same(tmp_path / "two", tmp_path / "one")
 
 
+@pytest.mark.slow
 def test_not_finite_on_two_processes(tmp_path, dataset, tiny_model_dir):
     options = {**OPTIONS, "learning_rate": 1e30, "learning_rates": {}, "warmup_steps": 0, "devices": 2}
     done = ranks.run(dataset, tiny_model_dir, tmp_path / "work", **options)
@@ -215,6 +222,7 @@ def in_child(work: Path, dataset: Path, model: Path, report=lambda event, **fiel
     return run_in_child(stage, TrainSettings(**{**OPTIONS, "devices": 2, **settings}), inputs, work, report)
 
 
+@pytest.mark.slow
 def test_the_pipeline_starts_two_processes(tmp_path, alone, dataset, tiny_model_dir):
     events: list[dict] = []
     metrics = in_child(tmp_path / "two", dataset, tiny_model_dir, lambda event, **fields: events.append(fields))
@@ -223,6 +231,7 @@ def test_the_pipeline_starts_two_processes(tmp_path, alone, dataset, tiny_model_
     assert_same(tmp_path / "two", alone)
 
 
+@pytest.mark.slow
 def test_the_pipeline_says_what_ended_a_process(tmp_path, dataset, tiny_model_dir):
     work = tmp_path / "two"
 

@@ -327,6 +327,7 @@ def predicted_growth(model: Path, options: dict) -> float:
 REAL = {"data": "text", "dtype": "float32", "threads": 1, "max_steps": 2, "global_batch_size": 1, "warmup_steps": 0}
 
 
+@pytest.mark.slow
 def test_memory_of_a_small_training(tiny_model_dir, long_text, tmp_path):
     options = {**REAL, "context_length": 4096, "group": 1024}
     grown = measured_growth(tiny_model_dir, long_text, tmp_path, options)

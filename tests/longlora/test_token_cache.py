@@ -122,6 +122,7 @@ data.plain_text_samples([Path(sys.argv[2])], load_tokenizer(Path(sys.argv[1])), 
 """
 
 
+@pytest.mark.slow
 def test_killed_process_ends_in_the_same_cache(tmp_path, smollm2_dir, tokenizer, monkeypatch):
     monkeypatch.setattr(module, "COMMIT", 20_000)
     lines = (f"Line {i} of the text, number {i * 7919 % 104729}." for i in range(6_000))
