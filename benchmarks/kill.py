@@ -1,17 +1,18 @@
 """Kill the command again and again, and compare what comes out with an undisturbed run.
 
-    python benchmarks/kill.py [--kills 10] [--seed 1] [--config demo] [--set KEY=VALUE]... [--work DIR]
+    python benchmarks/kill.py [--kills 10] [--only train] [--seed 1] [--config demo] [--set KEY=VALUE]... [--work DIR]
 
 The undisturbed run fills one store. In a second store the same command is started, killed with SIGKILL at
 a moment drawn within a chosen stage, and started again, until all kills are spent; then it may finish.
 Shown: each kill, whether a child process outlived it, whether every unit that was finished before a kill is
-still the same file at the end, and whether dataset rows, adapter and merged weights equal the undisturbed
-run's. Exit code 1 if anything differs.
+still the same file at the end, and whether dataset rows, loss curve, adapter and merged weights equal the
+undisturbed run's. With --only, all kills fall into that stage. Exit code 1 if anything differs.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import random
@@ -91,14 +92,18 @@ def manifest(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def results(stages: list[dict[str, Any]]) -> dict[str, Any]:
-    """What must be equal: dataset rows, adapter, merged weights."""
+    """What must be equal: dataset rows, loss curve, adapter, merged weights."""
     rows = {row["stage"]: row for row in stages}
 
     def shas(stage: str) -> dict[str, str]:
         return {f["path"]: f["sha256"] for f in manifest(rows[stage])["outputs"] if f["path"].endswith(".safetensors")}
 
+    lines = (Path(rows["train"]["path"]) / "metrics.jsonl").read_text().splitlines()
+    keys = ("step", "loss", "grad_norm", "learning_rate", "tokens")  # what is no time
+    curve = json.dumps([[json.loads(line)[key] for key in keys] for line in lines])
     return {
         "rows": rows["datasets_build"]["metrics"]["row_digest"],
+        "curve": hashlib.sha256(curve.encode()).hexdigest(),
         "adapter": shas("train"),
         "merged": shas("merge"),
     }
@@ -115,12 +120,16 @@ def complete(args: argparse.Namespace, store: Path, log: Any) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--only", choices=STAGES, help="kill in this stage alone")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--config", default="demo")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--work", type=Path, help="keep the stores here instead of a temporary folder")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "kill.json")
+    parser.add_argument("--out", type=Path, help="results/kill.json, or kill_STAGE.json")
     args = parser.parse_args()
+    shares = (args.only,) * args.kills if args.only else SHARES
+    name = f"kill_{args.only}.json" if args.only else "kill.json"
+    args.out = args.out or Path(__file__).parent / "results" / name
     os.environ["HF_HUB_OFFLINE"] = "1"
     work = args.work or Path(tempfile.mkdtemp(prefix="longfolio-kill-"))
     work.mkdir(parents=True, exist_ok=True)
@@ -137,9 +146,9 @@ def main() -> None:
         seen: dict[str, tuple[int, int]] = {}
         remade: set[str] = set()
         for number in range(args.kills):
-            stage = SHARES[number * len(SHARES) // args.kills]
+            stage = shares[number * len(shares) // args.kills]
             # A stage goes on from where it was, so each of its kills gets a share of its time.
-            delay = draw.uniform(0, seconds[stage] / SHARES.count(stage))
+            delay = draw.uniform(0, seconds[stage] / shares.count(stage))
             kill = kill_once(args, store, stage, delay, log)
             if kill is None:
                 print(f"kill {number + 1}: the run was done before {stage}", flush=True)
@@ -157,7 +166,9 @@ def main() -> None:
 
     equal = {key: outcome[key] == reference[key] for key in reference}
     report = {
-        "command": f"benchmarks/kill.py --kills {args.kills} --seed {args.seed} --config {args.config}"
+        "command": f"benchmarks/kill.py --kills {args.kills}"
+        + (f" --only {args.only}" if args.only else "")
+        + f" --seed {args.seed} --config {args.config}"
         + "".join(f" --set {item}" for item in args.set),
         "undisturbed_seconds": seconds, "kills": [asdict(k) for k in kills],
         "children_alive": sum(k.survived for k in kills), "units_made_again": len(remade),

@@ -19,6 +19,7 @@ from datasets_build.recipes import RECIPES, Candidate, FromWindow, Reject
 from datasets_build.rows import FROM_DOCUMENT, Row, make_row
 from datasets_build.settings import DatasetSettings
 from datasets_build.window import Window, fit, shrink
+from longlora.templates import CHAT, ChosenTemplate
 from pdf2txt.units import digest
 
 BUILD_VERSION = 2  # raised when the same candidate gives another row
@@ -42,7 +43,8 @@ class Job:
     """What a unit needs beside the document, small enough to send to another process."""
 
     settings: DatasetSettings
-    tokenizer_digest: str
+    tokenizer_digest: str  # of a template file too
+    template: ChosenTemplate = CHAT
 
     def key(self, reading: Reading, recipe: str, per_document: int) -> str:
         """Identity of the unit: everything that can change its rows."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from longlora.models import load_tokenizer
 from longlora.prompts import Template, render
+from longlora.templates import ChosenTemplate
 from pdf2txt.errors import UserError
 
 _TOKENIZER_FILES = (
@@ -30,8 +31,8 @@ def tokenizer_digest(model: Path) -> str:
 class Measure:
     """The length of rows under one tokenizer and template."""
 
-    def __init__(self, model: Path, template: Template) -> None:
-        self.template = template
+    def __init__(self, model: Path, template: Template | ChosenTemplate) -> None:
+        chosen = template if isinstance(template, ChosenTemplate) else ChosenTemplate(template)
         try:
             self.tokenizer: Any = load_tokenizer(model)
         except (OSError, ValueError) as error:
@@ -39,7 +40,8 @@ class Measure:
                 f"no tokenizer in {model}: {str(error).splitlines()[0]}",
                 "point the model at a Hugging Face directory with tokenizer.json",
             ) from error
-        if template == "chat" and not self.tokenizer.chat_template:
+        self.template = chosen.put_on(self.tokenizer)
+        if self.template == "chat" and not self.tokenizer.chat_template:
             raise UserError(
                 f"dataset.template is chat, but the tokenizer in {model} has no chat template",
                 "set dataset.template to inst or plain",

@@ -38,7 +38,7 @@ class Worker:
 
     @cached_property
     def measure(self) -> Measure:
-        return Measure(self.model, self.job.settings.template)
+        return Measure(self.model, self.job.template)
 
     def document(self, document: Document) -> DocumentUnits:
         reading = Reading(document)

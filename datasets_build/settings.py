@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from datasets_build.recipes import RECIPES
-from longlora.prompts import Template
+from longlora.templates import TemplateSetting
 
 
 class _Settings(BaseModel):
@@ -93,8 +93,10 @@ class DatasetSettings(_Settings):
         description="Windows of a long document are drawn between this share of max_tokens and all of it: "
         "lower gives more varied lengths and cheaper rows, 1 gives only full windows.",
     )
-    template: Template = Field(
-        "chat", description="How a row becomes a prompt: chat (the model's own), inst (LongAlpaca) or plain."
+    template: TemplateSetting = Field(
+        "chat",
+        description="How a row becomes a prompt: chat (the model's own), inst (LongAlpaca), plain, or a .jinja file in "
+        "place of the model's chat template.",
     )
     seed: int = Field(1, description="Draws passages, phrasings, windows, split and sample. Same seed, same rows.")
     recipes: tuple[RecipeSettings, ...] | None = Field(

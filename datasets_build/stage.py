@@ -22,11 +22,12 @@ from datasets_build.pool import Worker, documents_units
 from datasets_build.recipes import RECIPES
 from datasets_build.select import TRAIN, VALIDATION, Entry
 from datasets_build.settings import DatasetSettings
+from longlora.templates import choose_template
 from pdf2txt.errors import UserError
 from pdf2txt.schema import CONVERTED, Document, read_documents
-from pdf2txt.units import Units
+from pdf2txt.units import Units, digest
 
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 UNIT_KIND = "rows"
 
 Report = Callable[..., None]
@@ -46,7 +47,7 @@ def run(settings: DatasetSettings, inputs: dict[str, Path], work: Path, report: 
 
     Args:
         inputs: ``pdf2txt`` (folder with ``documents.parquet``), ``model`` (Hugging Face directory; only its
-            tokenizer is read), ``import-<i>`` for ``settings.imports[i]``, ``units``.
+            tokenizer is read), ``import-<i>`` for ``settings.imports[i]``, ``template`` (where a file), ``units``.
         report: see docs/architecture.md.
 
     Returns:
@@ -61,9 +62,14 @@ def run(settings: DatasetSettings, inputs: dict[str, Path], work: Path, report: 
 
 class _Build:
     def __init__(self, settings: DatasetSettings, inputs: dict[str, Path], work: Path, report: Report) -> None:
-        self.settings, self.inputs, self.work, self.report = settings, inputs, work, report
+        template = choose_template(inputs.get("template", settings.template))
+        settings = settings.model_copy(update={"template": template.name})
+        self.settings, self.inputs, self.work, self.report, self.template = settings, inputs, work, report, template
         self.units = Units(inputs.get("units", work / "units"), UNIT_KIND)
-        job = Job(settings, tokenizer_digest(inputs["model"]))
+        tokenizer = tokenizer_digest(inputs["model"])
+        if template.chat_template:
+            tokenizer = digest(tokenizer, template.chat_template)
+        job = Job(settings, tokenizer, template)
         self.worker = Worker(job, inputs["model"], self.units)
         self.entries: list[Entry] = []
         self.rejects: list[dict[str, Any]] = []
@@ -173,7 +179,7 @@ class _Build:
         publish.write_json(aside / "splits.json", documents)
         stats = publish.statistics(chosen, splits, reasons, len(self.entries) - len(chosen), row_digest)
         # Training and evaluation take the template from here, so that lengths stay true.
-        publish.write_json(aside / "stats.json", {"template": self.settings.template, **stats})
+        publish.write_json(aside / "stats.json", {**self.template.record(), **stats})
         card.plot_lengths(aside / card.PLOT, chosen, self.settings.max_tokens)
         card.write_card(aside, self.settings, stats, self._sources(chosen))
         shutil.rmtree(output, ignore_errors=True)

@@ -4,17 +4,21 @@ Training runs this way under Prefect: a CUDA context that went bad, or memory th
 with the process, and a run that is cancelled can be ended for certain. The child stays in the process group
 of its parent, so that what is sent to the group reaches it, and the kernel kills it if the parent dies.
 
-    <work>/job.json       what to do                      written by the parent
-    <work>/events.jsonl   one event per line              written by the child, followed by the parent
-    <work>/child.log      whatever else it had to say
+A stage on several devices is several such processes: the child becomes torchrun, which starts them and dies with
+the parent, and they with it. The first of them sends the events; what ended another is in a file of its own.
+
+    <work>/job.json              what to do                      written by the parent
+    <work>/events.jsonl          one event per line              written by the child, followed by the parent
+    <work>/failed-<rank>.json    what ended a process, and when  written by that process
+    <work>/child.log             whatever else it had to say
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,10 +31,12 @@ from typing import Any
 from pydantic import BaseModel
 
 from flows.stages import Report, Stage
+from longlora.train.stopping import EXIT_STOPPED, STOP, Stopped, die_with, die_with_parent
 
 POLL_SECONDS = 0.2
 STOP_SECONDS = 27.0  # for a checkpoint; what cancels a flow run kills after 30
-_PR_SET_PDEATHSIG = 1
+
+__all__ = ["ChildFailed", "die_with", "die_with_parent", "run_in_child"]
 
 
 class ChildFailed(Exception):
@@ -54,6 +60,8 @@ def run_in_child(
     """
     events, log = work / "events.jsonl", work / "child.log"
     events.write_bytes(b"")
+    for old in work.glob("failed-*.json"):
+        old.unlink()
     job = work / "job.json"
     job.write_text(
         json.dumps(
@@ -73,7 +81,7 @@ def run_in_child(
     last: dict[str, Any] = {}
     try:
         for event in _follow(events, process):
-            if event["event"] in ("done", "failed"):
+            if event["event"] == "done":
                 last = event
             else:
                 report(event.pop("event"), **event)
@@ -82,9 +90,27 @@ def run_in_child(
     if last.get("event") == "done":
         metrics: dict[str, Any] = last["metrics"]
         return metrics
-    if last.get("event") == "failed":
-        raise ChildFailed(last["message"], last["remedy"], last["details"], last["may_pass"])
-    raise _died(stage.name, process.returncode, log)
+    first = _first_failure(work)
+    killed = _killed(log)  # the error of the others is then that it is gone
+    if first and not killed:
+        raise ChildFailed(first["message"], first["remedy"], first["details"], first["may_pass"])
+    raise _died(stage.name, -signal.SIGKILL if killed else process.returncode, log)
+
+
+def _first_failure(work: Path) -> dict[str, Any] | None:
+    """What failed first: once a process is gone, the others fail in their next exchange with it."""
+    failures = []
+    for path in work.glob("failed-*.json"):
+        with contextlib.suppress(ValueError):
+            failures.append(json.loads(path.read_text()))
+    return min(failures, key=lambda failure: failure["at"], default=None)
+
+
+def _killed(log: Path) -> bool:
+    """Whether torchrun says that the process which ended first was killed."""
+    text = log.read_text(errors="replace")
+    _, found, root = text.rpartition("Root Cause (first observed failure)")
+    return bool(found) and re.search(r"exitcode\s*:\s*-9\b", root) is not None
 
 
 def _follow(path: Path, process: subprocess.Popen[bytes]) -> Iterator[dict[str, Any]]:
@@ -133,12 +159,11 @@ def _died(stage: str, code: int, log: Path) -> ChildFailed:
 def main(work: Path) -> int:
     """The process: one stage, its events, and an exit code."""
     from flows.config import RunConfig
-    from flows.errors import may_pass, remedy_of
     from flows.stages import STAGES, stage_index
-    from longlora.train.stopping import EXIT_STOPPED, STOP, Stopped
+    from longlora.train import distributed, launch
 
     job = json.loads((work / "job.json").read_text())
-    die_with_parent(job["parent"])
+    die_with_parent(int(os.environ[launch.LAUNCHER]) if distributed.launched() else job["parent"])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     STOP.listen()
     stage = STAGES[stage_index(job["stage"])]
@@ -153,30 +178,36 @@ def main(work: Path) -> int:
             file.flush()
 
         try:
+            if stage.name == "train":
+                torchrun = launch.command(settings, ["-P", "-m", "flows.child", str(work)])
+                if torchrun:
+                    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                    launch.become(torchrun, settings.threads)
             metrics = stage.run(settings, inputs, work, report)
         except Stopped:
             return EXIT_STOPPED
-        except Exception as error:
-            remedy = remedy_of(error)
-            details = "" if remedy else traceback.format_exc()
-            message = str(error) if getattr(error, "remedy", None) else f"{type(error).__name__}: {error}"
-            report("failed", message=message, remedy=remedy, details=details, may_pass=may_pass(error))
+        except distributed.FailedOnMain:
             return 1
-        report("done", metrics=metrics)
+        except Exception as error:
+            _write_failure(work, distributed.rank(), error)
+            return 1
+        if distributed.is_main():
+            report("done", metrics=metrics)
     return 0
 
 
-def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent ends, however that ends."""
-    die_with(signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before we asked
-        os._exit(1)
+def _write_failure(work: Path, rank: int, error: Exception) -> None:
+    from flows.errors import may_pass, remedy_of
 
-
-def die_with(number: int) -> None:
-    """Get signal ``number`` when the parent ends (Linux, ``prctl(2)``; elsewhere nothing)."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number)
+    remedy = remedy_of(error)
+    failure = {
+        "at": time.time(),
+        "message": str(error) if getattr(error, "remedy", None) else f"{type(error).__name__}: {error}",
+        "remedy": remedy,
+        "details": "" if remedy else traceback.format_exc(),
+        "may_pass": may_pass(error),
+    }
+    (work / f"failed-{rank}.json").write_text(json.dumps(failure))
 
 
 if __name__ == "__main__":

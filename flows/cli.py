@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows import cli_library, cli_prefect, cli_store
+from flows import cli_library, cli_merge, cli_prefect, cli_store, cli_train
 from flows.cli_common import (
     ConfigArgument,
     FromOption,
@@ -182,6 +182,8 @@ def _going_on() -> str:
     words = sys.argv[1:]
     if words[:2] == ["dataset", "build"]:
         words = ["run", *words[2:]]
+    elif words[:1] == ["train"]:
+        words = ["run", *words[1:]]
     for option in ("--until", "--rerun"):
         while option in words:
             at = words.index(option)
@@ -192,6 +194,8 @@ def _going_on() -> str:
 
 cli_store.register(app)
 cli_library.register(app)
+cli_train.register(app)
+cli_merge.register(app)
 cli_prefect.register(app)
 
 

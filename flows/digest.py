@@ -11,19 +11,24 @@ from pydantic import BaseModel
 
 
 def digested(model: BaseModel) -> dict[str, Any]:
-    """The settings that affect the output: no ``Path`` fields (their content counts), none marked ``digest: False``."""
+    """The settings that affect the output: no paths (their content counts), none marked ``digest: False``.
+
+    A field that takes a path or something else counts where it holds the latter.
+    """
     tree: dict[str, Any] = {}
     for name, field in type(model).model_fields.items():
         extra = field.json_schema_extra
         marked = isinstance(extra, dict) and extra.get("digest") is False
-        if not marked and not _holds_path(field.annotation):
-            tree[name] = _plain(getattr(model, name))
+        value = getattr(model, name)
+        if not marked and not _only_paths(field.annotation) and not isinstance(value, Path):
+            tree[name] = _plain(value)
     return tree
 
 
-def _holds_path(annotation: Any) -> bool:
-    """Whether a type is ``Path``, ``Path | None``, ``tuple[Path, ...]`` and so on."""
-    return annotation is Path or any(_holds_path(part) for part in get_args(annotation))
+def _only_paths(annotation: Any) -> bool:
+    """Whether a type is ``Path``, ``Path | None``, ``tuple[Path, ...]`` and so on, but not ``str | Path``."""
+    parts = [part for part in get_args(annotation) if part not in (type(None), Ellipsis)]
+    return annotation is Path or (bool(parts) and all(_only_paths(part) for part in parts))
 
 
 def _plain(value: Any) -> Any:

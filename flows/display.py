@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -55,6 +55,11 @@ class TerminalWatcher(Watcher):
     def stage_started(self, stage: PlannedStage) -> None:
         err.print(f"[yellow]▸[/] [bold]{stage.name}[/]  {escape(stage.why)}")
         self._bars[stage.name] = self._progress.add_task(stage.name, total=None, count="", note="")
+
+    def bar(self, name: str) -> Callable[..., None]:
+        """A ``report`` callable for a library that is used alone."""
+        self._bars[name] = self._progress.add_task(name, total=None, count="", note="")
+        return lambda event, **fields: self.stage_event(name, event, fields)
 
     def stage_event(self, stage: str, event: str, fields: dict[str, Any]) -> None:
         if event in ("warning", "transient"):

@@ -60,7 +60,13 @@ class Stage:
 
 
 # What loads a base model shapes every stage that reads one.
-MODEL_SOURCES = ("longlora/models.py", "longlora/gguf.py", "longlora/prompts.py")
+MODEL_SOURCES = (
+    "longlora/models.py",
+    "longlora/gguf.py",
+    "longlora/prompts.py",
+    "longlora/templates.py",
+    "longlora/hardware.py",
+)
 STAGES = (
     Stage("pdf2txt", "pdf2txt", "pdf2txt.stage", sources=("pdf2txt/**/*.py",)),
     Stage(
@@ -79,9 +85,10 @@ STAGES = (
         reads_model=True,
         sources=(
             "longlora/train/**/*.py",
-            "longlora/attention.py",
+            "longlora/attention/**/*.py",
             "longlora/rope.py",
-            "longlora/adapters.py",
+            "longlora/quantize.py",
+            "longlora/adapters/**/*.py",
             *MODEL_SOURCES,
         ),
     ),
@@ -91,7 +98,7 @@ STAGES = (
         "longlora.merge.stage",
         ("train",),
         reads_model=True,
-        sources=("longlora/merge/**/*.py", "longlora/adapters.py", *MODEL_SOURCES),
+        sources=("longlora/merge/**/*.py", "longlora/adapters/**/*.py", "longlora/rope.py", *MODEL_SOURCES),
     ),
     Stage(
         "evaluate",
@@ -138,6 +145,8 @@ def gather(config: RunConfig, hashes: FileHashes, store: Path, wanted: Sequence[
     Raises:
         UsageError, longlora.errors.UserError: one is missing or unreadable, and what to do.
     """
+    from longlora.train.data.sources import text_files
+
     names: dict[str, list[str]] = {}
     if "pdf2txt" in wanted:
         if not config.pdfs:
@@ -177,6 +186,15 @@ def gather(config: RunConfig, hashes: FileHashes, store: Path, wanted: Sequence[
         if path.is_dir() and not any(p.suffix in (".txt", ".md") for p in path.rglob("*")):
             raise UsageError(f"evaluate.texts.{index}: no .txt or .md file in {path}", "name a folder that has some")
         _add(paths, content, hashes, "evaluate", f"text-{index}", path, f"evaluate.texts.{index}")
+    for index, path in enumerate(config.train.texts if "train" in wanted else ()):
+        files = text_files([path], f"train.texts.{index}")
+        shas = hashes.many(file.path for file in files)
+        paths["train"][f"text-{index}"] = path
+        content["train"][f"text-{index}"] = [[file.name, shas[file.path]] for file in files]
+    for stage in STAGES:
+        template = getattr(stage.settings(config), "template", None)
+        if isinstance(template, Path) and stage.name in wanted:
+            _add(paths, content, hashes, stage.name, "template", template, f"{stage.section}.template")
     return External(paths, content, documents, {sha: sorted(found) for sha, found in names.items()})
 
 

@@ -75,6 +75,14 @@ def convert(gguf: Path, target: Path, progress: Callable[[int, int], None] = lam
     _write_json(target / "config.json", config)
 
 
+def read_config(gguf: Path) -> dict[str, Any]:
+    """The config that `convert` writes, without converting: the tensors are not read."""
+    import gguf as library
+
+    reader = library.GGUFReader(gguf)
+    return _config(_Fields(reader), tied="output.weight" not in {t.name for t in reader.tensors})
+
+
 class _Fields:
     """Metadata by key."""
 

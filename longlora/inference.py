@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from longlora.evaluation.model import resolve_device, resolve_dtype
+from longlora.hardware import resolve_device, resolve_dtype
 from longlora.models import load_model, load_tokenizer
 from longlora.prompts import Template, encode_prompt
 

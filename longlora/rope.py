@@ -11,15 +11,23 @@ instead of multiplying it (a model taken from 4k to 16k and then to 32k got 2, n
 from __future__ import annotations
 
 import copy
+import logging
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from longlora.errors import UserError
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PretrainedConfig
+
+log = logging.getLogger(__name__)
 
 Method = Literal["linear", "dynamic", "yarn", "llama3"]
 ORIGINAL = "original_max_position_embeddings"
+DYNAMIC_WARNING = (
+    "RoPE is dynamic: it is trained with the frequencies of the full context length, and used with milder ones on "
+    "shorter texts; linear, yarn and llama3 train what they use"
+)
 
 
 def window(config: PretrainedConfig) -> int:
@@ -69,6 +77,8 @@ def extend(config: PretrainedConfig, context_length: int, method: Method = "line
     original = rope.get(ORIGINAL) or getattr(new, ORIGINAL, None) or int(new.max_position_embeddings)
     factor = rope.get("factor", 1.0) * context_length / current
     rope = {key: value for key, value in rope.items() if key != "type"}  # the old name of rope_type
+    if rope.pop("attention_factor", None) is not None:  # YaRN's, of the old factor; without it, it follows the new one
+        log.warning("the RoPE config's attention_factor was of another factor; it is computed anew")
     rope |= {"rope_type": method, "factor": float(factor)}
     if method in ("yarn", "llama3"):
         rope[ORIGINAL] = original
@@ -82,6 +92,42 @@ def extend(config: PretrainedConfig, context_length: int, method: Method = "line
     new.standardize_rope_params()
     new.validate_rope()
     return new
+
+
+def is_dynamic(config: PretrainedConfig) -> bool:
+    """Whether the frequencies depend on the length of the text."""
+    return bool(_parameters(config)["rope_type"] == "dynamic")
+
+
+def hold_dynamic(model: nn.Module, context_length: int) -> bool:
+    """Fix ``dynamic`` RoPE at the frequencies it has for ``context_length`` tokens, for training.
+
+    transformers takes them from the longest document of a batch and keeps those of the longest batch so far. A row's
+    result would depend on the documents packed beside it, and a resumed run on what it no longer knows. Inference
+    uses these frequencies at ``context_length``, milder ones for shorter texts: that much training and use differ.
+
+    Args:
+        model: whose rotary embeddings follow transformers' layout; its config is left alone.
+        context_length: tokens.
+
+    Returns:
+        Whether the model's RoPE is dynamic.
+    """
+    import torch
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    held = [m for m in model.modules() if getattr(m, "rope_type", None) == "dynamic"]
+    module: Any
+    for module in held:
+        old: Any = module.inv_freq
+        frequencies, module.attention_scaling = ROPE_INIT_FUNCTIONS["dynamic"](
+            module.config,
+            torch.device("cpu"),
+            seq_len=context_length,
+        )
+        module.register_buffer("inv_freq", frequencies.to(old.device), persistent=False)
+        module.rope_type = "held"
+    return bool(held)
 
 
 def _parameters(config: PretrainedConfig) -> dict[str, Any]:

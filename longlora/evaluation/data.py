@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from longlora.errors import UserError
-from longlora.prompts import Template
 
 
 @dataclass(frozen=True)
@@ -61,15 +60,6 @@ def validation_rows(dataset: Path) -> list[dict[str, Any]]:
             content = f"{row['instruction']}\0{row['output']}"
             row["id"] = hashlib.sha256(content.encode()).hexdigest()[:16]
     return sorted(rows, key=lambda r: str(r["id"]))
-
-
-def dataset_template(dataset: Path | None) -> Template:
-    """The template that the dataset was measured with (``stats.json``); chat if it does not say."""
-    try:
-        template = json.loads((dataset / "stats.json").read_text()).get("template") if dataset else None
-    except (OSError, ValueError, AttributeError):
-        template = None
-    return template if template in ("chat", "inst", "plain") else "chat"
 
 
 def validation_ids(splits: Path) -> set[str]:

@@ -18,34 +18,6 @@ if TYPE_CHECKING:
 WRITTEN_BY = ("transformers_version", "_name_or_path", "torch_dtype")  # no part of what a model computes
 
 
-def native_bfloat16() -> bool:
-    """Whether bfloat16 is fast here: a CUDA device, or a CPU with bfloat16 instructions. Needs no torch."""
-    if Path("/dev/nvidia0").exists():
-        return True
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    flags = next((line for line in text.splitlines() if line.lower().startswith(("flags", "features"))), "")
-    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(flags.split()))
-
-
-def resolve_dtype(dtype: str) -> str:
-    """``auto`` -> bfloat16 or float32 for this machine."""
-    if dtype != "auto":
-        return dtype
-    return "bfloat16" if native_bfloat16() else "float32"
-
-
-def resolve_device(device: str) -> str:
-    """``auto`` -> cuda or cpu."""
-    import torch
-
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def content_digest(folder: Path) -> str:
     """sha256 over what a model directory computes with: weights, configuration, tokenizer (270 MB: 0.3 s)."""
     total = hashlib.sha256()

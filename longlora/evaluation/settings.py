@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from longlora.prompts import Template
+from longlora.templates import TemplateSetting
 
 TaskName = Literal["answers", "perplexity", "text_perplexity", "passkey"]
 
@@ -77,8 +77,9 @@ class EvaluateSettings(BaseModel):
         default=(),
         description="Text files, or folders of .txt and .md files, for text_perplexity (by content).",
     )
-    template: Template | None = Field(
-        default=None, description="Prompt format: chat, inst or plain; null: as the dataset says, else chat."
+    template: TemplateSetting | None = Field(
+        default=None,
+        description="Prompt format: chat, inst, plain or a .jinja file; null: as the dataset says, else chat.",
     )
     answers: AnswersSettings = Field(default_factory=AnswersSettings, description="Of the task answers.")
     perplexity: PerplexitySettings = Field(

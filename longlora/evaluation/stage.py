@@ -11,12 +11,13 @@ from typing import Any
 
 from longlora.errors import UserError
 from longlora.evaluation.data import Sources
-from longlora.evaluation.model import LanguageModel, content_digest, resolve_device, resolve_dtype
+from longlora.evaluation.model import LanguageModel, content_digest
 from longlora.evaluation.results import Measured, entry, sample_lines, short, table
 from longlora.evaluation.settings import EvaluateSettings
 from longlora.evaluation.statistics import Bootstrap
 from longlora.evaluation.tasks import TASKS, Context, Sample, Skipped, Task
 from longlora.evaluation.units import KIND, Units, data_digest, digest
+from longlora.hardware import resolve_device, resolve_dtype
 
 STAGE_VERSION = 2
 Report = Callable[..., None]
@@ -34,7 +35,8 @@ def run(settings: EvaluateSettings, inputs: dict[str, Path], work: Path, report:
     """Evaluate ``inputs["model"]`` (base) and ``inputs["merge"]/model`` (merged, if given).
 
     Other inputs, each optional: ``datasets_build`` (validation rows, splits), ``pdf2txt`` (documents),
-    ``text-<i>`` (``settings.texts``), ``units``. Output: ``metrics.json``, ``samples.jsonl``, ``table.md``.
+    ``text-<i>`` (``settings.texts``), ``template`` (where that is a file), ``units``. Output: ``metrics.json``,
+    ``samples.jsonl``, ``table.md``.
 
     Returns:
         ``{task: {metric, better, n, base, merged, difference, low, high}}``; a task without samples has
@@ -43,6 +45,8 @@ def run(settings: EvaluateSettings, inputs: dict[str, Path], work: Path, report:
     Raises:
         UserError: a model or data file cannot be read, or nothing at all can be measured.
     """
+    if "template" in inputs:
+        settings = settings.model_copy(update={"template": inputs["template"]})
     models = {"base": inputs["model"]}
     if "merge" in inputs:
         models["merged"] = inputs["merge"] / "model"

@@ -1,7 +1,8 @@
 """Stage ``merge``: base model + adapter -> an ordinary Hugging Face model directory, checked.
 
 ``longlora.merge.stage`` writes it, ``weights`` computes the tensors, ``writer`` streams them to disk,
-``verify`` compares logits, ``card`` writes the README.
+``verify`` compares logits with ``reference``, both computed as ``streaming`` has it; ``card`` writes the README.
+``alone`` merges outside the pipeline, ``importer`` reads the layouts that LongLoRA and LongQLoRA released.
 """
 
 from longlora.merge.settings import MergeSettings

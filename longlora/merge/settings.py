@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from longlora.errors import UserError
+
 
 class MergeSettings(BaseModel):
     """How the merged model is stored and how strictly it is checked."""
@@ -31,6 +33,24 @@ class MergeSettings(BaseModel):
     tolerance: float = Field(
         default=1e-4,
         gt=0,
-        description="Largest logit difference that counts as equal, before rounding. Absolute, in float64; above a "
-        "billion parameters in float32 and relative to the largest logit.",
+        description="Largest logit difference that counts as equal, before rounding. Absolute, in float64.",
     )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto",
+        description="Where to merge and to verify; auto: a GPU if there is one. Either way one tensor is in memory at "
+        "a time, and the bytes are the same.",
+        json_schema_extra={"digest": False},
+    )
+
+    def resolved_device(self) -> str:
+        """cpu or cuda.
+
+        Raises:
+            UserError: cuda is asked for and not there.
+        """
+        import torch
+
+        available = torch.cuda.is_available()
+        if self.device == "cuda" and not available:
+            raise UserError("merge.device is cuda, but torch finds no CUDA device", "set merge.device to cpu or auto")
+        return "cuda" if available and self.device != "cpu" else "cpu"

@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from longlora import rope
 from longlora.errors import UserError
+from longlora.merge import origin
 from longlora.merge.card import model_card
 from longlora.merge.settings import MergeSettings
 from longlora.merge.weights import Adapter, Checkpoint, Merge
+from longlora.merge.whole import read_trained, trained_folder
 from longlora.merge.writer import Spec, write_model
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
@@ -41,7 +43,14 @@ def identity(settings: MergeSettings) -> dict[str, Any]:
 
 
 def run(settings: MergeSettings, inputs: dict[str, Path], work: Path, report: Callable[..., None]) -> dict[str, Any]:
-    """Merge ``inputs["train"]/adapter`` into ``inputs["model"]``; result in ``work/output``.
+    """The stage: `merge` of ``inputs["train"]``, an adapter or a whole model, into ``inputs["model"]``."""
+    return merge(settings, inputs["model"], trained_folder(inputs["train"]), work, report)
+
+
+def merge(
+    settings: MergeSettings, base: Path, adapter_dir: Path, work: Path, report: Callable[..., None]
+) -> dict[str, Any]:
+    """Merge an adapter folder into a base model directory; result in ``work/output``.
 
     Output: ``model/`` (safetensors, config with RoPE and context length, tokenizer, generation config,
     README) and ``verification.json``. Equal inputs give equal bytes.
@@ -58,8 +67,6 @@ def run(settings: MergeSettings, inputs: dict[str, Path], work: Path, report: Ca
 
     output = work / "output"
     finished = output / "verification.json"
-    base = inputs["model"]
-    adapter_dir = inputs["train"] / "adapter"
     model_dir = work / "model"
     if _begin(work, fingerprint(settings, base, adapter_dir), report) and finished.is_file():
         return dict(json.loads(finished.read_text())["metrics"])
@@ -67,12 +74,13 @@ def run(settings: MergeSettings, inputs: dict[str, Path], work: Path, report: Ca
         (output / "model").replace(model_dir)
     model_dir.mkdir(parents=True, exist_ok=True)
 
-    adapter = Adapter.read(adapter_dir)
+    adapter = read_trained(adapter_dir)
     config = _config(base, adapter_dir)
-    context_length = _context_length(config)
+    context_length = config_window(config)
     _copy_tokenizer(base, adapter_dir, model_dir, context_length)
-    merge = Merge(Checkpoint(base), adapter, *_ties(config))
-    specs = [Spec(name, merge.shape(name), _dtype(merge, name, settings)) for name in merge.names]
+    device = settings.resolved_device()
+    tensors = Merge(Checkpoint(base), adapter, *_ties(config), device)
+    specs = [Spec(name, tensors.shape(name), _dtype(tensors, name, settings)) for name in tensors.names]
     stored = sorted({s.dtype for s in specs if s.dtype in FLOATS})
     config["dtype"] = stored[0] if len(stored) == 1 else "float32"
     config.pop("torch_dtype", None)
@@ -80,11 +88,13 @@ def run(settings: MergeSettings, inputs: dict[str, Path], work: Path, report: Ca
     size = write_model(
         model_dir,
         specs,
-        merge.exact,
+        tensors.exact,
         settings.max_shard_bytes,
         lambda n: report("progress", done=n, total=len(specs), unit="tensors"),
     )
-    checks = compare(base, adapter_dir, model_dir, merge, specs, settings.probe_tokens, settings.tolerance)
+    checks = compare(
+        model_dir, tensors, specs, probe_tokens=settings.probe_tokens, tolerance=settings.tolerance, device=device
+    )
     metrics = {
         "logits_max_difference": checks["exact"]["max_absolute"],
         "context_length": context_length,
@@ -102,18 +112,23 @@ def run(settings: MergeSettings, inputs: dict[str, Path], work: Path, report: Ca
             + (f", and {wrong[0]} was stored wrong" if wrong else "")
             + f"; see {work / 'verification.json'}"
         )
+    lineage = _lineage(adapter_dir)
     facts = {
         **metrics,
-        "base": _base_name(_lineage(adapter_dir), base),
-        "base_context_length": _context_length(_read_json(base / "config.json")),
+        "base": origin.base_name(base, lineage),
+        "hub_id": origin.hub_id(base),
+        "license": origin.base_license(base),
+        "stage_version": STAGE_VERSION,
+        "settings": settings.model_dump(mode="json", exclude={"device"}),
+        "base_context_length": config_window(_read_json(base / "config.json")),
         "rope": config.get("rope_parameters") or {},
         "dtype": config["dtype"],
         "adapter": adapter.config,
         "trained": _roles(adapter),
         "checks": checks,
     }
-    _write_json(model_dir / "longfolio.json", _lineage(adapter_dir))
-    (model_dir / "README.md").write_text(model_card(facts, _lineage(adapter_dir)))
+    _write_json(model_dir / "longfolio.json", lineage)
+    (model_dir / "README.md").write_text(model_card(facts, lineage))
     output.mkdir(exist_ok=True)
     for path in sorted(model_dir.iterdir()):
         path.chmod(0o644)
@@ -127,7 +142,8 @@ def run(settings: MergeSettings, inputs: dict[str, Path], work: Path, report: Ca
 
 def fingerprint(settings: MergeSettings, base: Path, adapter: Path) -> str:
     """sha256 of settings and files: an earlier attempt in ``work`` counts only if it was of the same."""
-    parts: list[Any] = [STAGE_VERSION, settings.model_dump(mode="json"), base.name]  # the card has the name
+    chosen = settings.model_dump(mode="json", exclude={"device"})
+    parts: list[Any] = [STAGE_VERSION, chosen, base.name]  # the card has the name
     for folder in (base, adapter):
         digests = {}
         for path in sorted(folder.glob("*")):
@@ -163,7 +179,7 @@ def _config(base: Path, adapter: Path) -> dict[str, Any]:
     return config
 
 
-def _context_length(config: dict[str, Any]) -> int:
+def config_window(config: dict[str, Any]) -> int:
     """Tokens the model handles, its RoPE scaling counted; max_position_embeddings where `rope` cannot say."""
     limit = config.get("max_position_embeddings") or 0
     try:
@@ -224,11 +240,6 @@ def _roles(adapter: Adapter) -> list[str]:
 def _lineage(adapter: Path) -> dict[str, Any]:
     path = adapter / "longfolio.json"
     return _read_json(path) if path.is_file() else {}
-
-
-def _base_name(lineage: dict[str, Any], base: Path) -> str:
-    named = lineage.get("base_model") or base.name
-    return str(named.get("name", base.name) if isinstance(named, dict) else named)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import zipfile
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,31 +23,42 @@ if TYPE_CHECKING:
     import torch
 
 LORA_KEY = re.compile(r"(?P<module>.+)\.lora_(?P<part>A|B|magnitude_vector)(\.weight)?")
+# Files by stem and suffix, in the order of preference. Others (training_args.bin, optimizer.bin) are not weights.
+Kinds = tuple[tuple[str, str], ...]
+MODEL: Kinds = (("model", ".safetensors"), ("pytorch_model", ".bin"))
+ADAPTER: Kinds = (("adapter_model", ".safetensors"), ("adapter_model", ".bin"))
+CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # beginnings of PEFT's init_lora_weights
 WRAPPERS = re.compile(r"\.(modules_to_save(\.default)?|base_layer)(?=\.)")  # names PEFT puts inside a path
 
 
 class Checkpoint:
-    """The tensors of a model directory, read lazily: safetensors, or PyTorch's ``.bin`` memory-mapped.
+    """The tensors of a folder, read lazily: safetensors, or PyTorch's ``.bin`` memory-mapped.
+
+    Args:
+        folder: where the files lie; the weights of a model in one file, or in shards.
+        kinds: which files are meant.
 
     Raises:
         UserError: a file is missing or damaged.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kinds: Kinds = MODEL) -> None:
         self.folder = folder
+        self.kinds = kinds
         self.files = self._files()
 
     def _files(self) -> dict[str, Path]:
         """Tensor name -> file."""
-        for stem, suffix in (("model", ".safetensors"), ("pytorch_model", ".bin")):
+        for stem, suffix in self.kinds:
             index = self.folder / f"{stem}{suffix}.index.json"
             if index.is_file():
                 return {k: self.folder / v for k, v in json.loads(index.read_text())["weight_map"].items()}
             single = self.folder / f"{stem}{suffix}"
-            found = [single] if single.is_file() else sorted(self.folder.glob(f"*{suffix}"))
+            found = [single] if single.is_file() else sorted(self.folder.glob(f"{stem}-*-of-*{suffix}"))
             if found:
                 return {name: path for path in found for name in self._open(path).keys()}  # noqa: SIM118
-        raise UserError(f"{self.folder} has no weights", "copy *.safetensors or *.bin there")
+        names = " or ".join(stem + suffix for stem, suffix in self.kinds)
+        raise UserError(f"{self.folder} has no weights", f"copy {names} there, with all its shards if there are some")
 
     @cached_property
     def _opened(self) -> dict[Path, Any]:
@@ -62,7 +74,8 @@ class Checkpoint:
                 else:
                     import torch
 
-                    self._opened[path] = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+                    mapped = zipfile.is_zipfile(path)  # files of before torch 1.6 cannot be memory-mapped
+                    self._opened[path] = torch.load(path, map_location="cpu", mmap=mapped, weights_only=True)
             except Exception as error:
                 raise UserError(f"{path} cannot be read: {error}", "copy the file again") from error
         return self._opened[path]
@@ -96,7 +109,7 @@ class Adapter:
 
     @classmethod
     def read(cls, folder: Path) -> Adapter:
-        """Sort the keys of ``adapter_model.safetensors``.
+        """Sort the keys of ``adapter_model.safetensors`` (or ``.bin``, of older PEFT).
 
         Raises:
             UserError: the folder is no adapter, or of a kind that cannot be merged (lora_bias, LoRA on
@@ -106,7 +119,13 @@ class Adapter:
             config = json.loads((folder / "adapter_config.json").read_text())
         except (OSError, ValueError) as error:
             raise UserError(f"{folder} is not an adapter: {error}", "run the train stage again") from error
-        self = cls(folder, config, Checkpoint(folder))
+        start = config.get("init_lora_weights")
+        if isinstance(start, str) and start.lower().startswith(CHANGE_THE_BASE):
+            raise UserError(
+                f"{folder}: init_lora_weights {start} changed the base model too, and how is not in the adapter",
+                "convert the adapter to plain LoRA (PEFT: path_initial_model_for_weight_conversion)",
+            )
+        self = cls(folder, config, Checkpoint(folder, ADAPTER))
         for key in sorted(self.tensors.files):
             name = WRAPPERS.sub("", key.removeprefix("base_model.model."))
             if match := LORA_KEY.fullmatch(name):
@@ -126,18 +145,22 @@ class Adapter:
         alpha = patterns.get(get_pattern_key(list(patterns), module), float(self.config["lora_alpha"]))
         return float(alpha / (math.sqrt(rank) if self.config.get("use_rslora") else rank))
 
-    def apply(self, module: str, weight: torch.Tensor) -> torch.Tensor:
-        """Merged float32 weight of a linear layer. ``weight``: (out, in), or (in, out) for a Conv1D."""
+    def apply(self, module: str, weight: torch.Tensor, device: str = "cpu") -> torch.Tensor:
+        """Merged weight of a linear layer, in float64. ``weight``: (out, in), or (in, out) for a Conv1D.
+
+        In float64 the order of summation does not show once the sum is rounded: every CPU and GPU stores the same.
+        """
+        import torch
+
         keys = self.pairs[module]
-        a, b = (self.tensors.get(keys[part]).float() for part in "AB")  # (r, in), (out, r)
-        delta = (b @ a) * self.scale(module, a.shape[0])
-        if self.config.get("fan_in_fan_out"):
-            delta = delta.T
-        merged = weight.float() + delta
+        a, b = (self.tensors.get(keys[part]).to(device, torch.float64) for part in "AB")  # (r, in), (out, r)
+        merged = weight.to(device, torch.float64, copy=True)
+        rows = merged.T if self.config.get("fan_in_fan_out") else merged  # (out, in), the same storage
+        rows.addmm_(b, a, alpha=self.scale(module, a.shape[0]))
         if "magnitude_vector" in keys:
-            magnitude = self.tensors.get(keys["magnitude_vector"]).float()
-            merged = merged * (magnitude / merged.norm(dim=1)).view(-1, 1)
-        return merged
+            magnitude = self.tensors.get(keys["magnitude_vector"]).to(device, torch.float64)
+            rows *= (magnitude / torch.linalg.vector_norm(rows, dim=1))[:, None]
+        return merged.cpu()
 
 
 @dataclass
@@ -153,6 +176,7 @@ class Merge:
     adapter: Adapter
     tied: dict[str, str]
     is_tied: bool
+    device: str = "cpu"  # where B·A is computed
 
     def __post_init__(self) -> None:
         names = set(self.base.files)
@@ -200,9 +224,9 @@ class Merge:
         return self.base.dtype(self._base_name(name))
 
     def exact(self, name: str) -> torch.Tensor:
-        """The merged tensor: float32 where anything was trained, else as the base has it."""
+        """The merged tensor: float64 with LoRA, float32 where trained in full, else as the base has it."""
         if key := self.adapter.trained.get(name):
             return self.adapter.tensors.get(key).float()
         tensor = self.base.get(self._base_name(name))
         module = name.removesuffix(".weight")
-        return self.adapter.apply(module, tensor) if module in self.adapter.pairs else tensor
+        return self.adapter.apply(module, tensor, self.device) if module in self.adapter.pairs else tensor

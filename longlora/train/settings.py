@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from longlora.adapters import LoraSettings, Role
-from longlora.prompts import Template
 from longlora.rope import Method
+from longlora.templates import TemplateSetting
 
 SPEED: dict[str, Any] = {"digest": False}
 
@@ -38,11 +39,17 @@ class TrainSettings(BaseModel):
     data: Literal["sft", "text"] = Field(
         "sft",
         description="sft: the dataset's rows, loss on answers only. text: the plain text of the train-split "
-        "documents, loss on every token, for context extension.",
+        "documents (or of texts), loss on every token, for context extension.",
     )
-    template: Template | None = Field(
+    texts: tuple[Path, ...] = Field(
+        (),
+        description="For data: text, files or folders (.txt, .md, .jsonl, .jsonl.gz, .parquet with a column text) "
+        "instead of the documents.",
+    )
+    template: TemplateSetting | None = Field(
         None,
-        description="How an instruction becomes a prompt: chat, inst or plain; null: as the dataset says, else chat.",
+        description="How an instruction becomes a prompt: chat, inst, plain, or a .jinja file in place of the model's "
+        "chat template; null: as the dataset says, else chat.",
     )
     row_tokens: int | None = Field(
         None,
@@ -63,8 +70,16 @@ class TrainSettings(BaseModel):
         description="Tokens the model shall handle; above its window, RoPE is scaled. null: as it is.",
     )
     rope: Method = Field("linear", description="How RoPE is scaled: linear (LongLoRA), dynamic, yarn or llama3.")
-    attention: Literal["s2_attn", "full"] = Field(
-        "s2_attn", description="Attention while training: s2_attn costs L·group instead of L²; full is exact."
+    attention: Literal["s2_attn", "s2_attn_wrap", "full"] = Field(
+        "s2_attn",
+        description="Attention while training: s2_attn costs L·group instead of L²; s2_attn_wrap is the paper's roll, "
+        "whose first half group sees the last one (for comparison only); full is exact.",
+    )
+    attention_backend: Literal["auto", "flash_attn", "torch_varlen", "sdpa"] = Field(
+        "auto",
+        description="Kernels of the attention; auto: flash-attn where installed, else torch's varlen on a GPU, else "
+        "SDPA. All compute the same.",
+        json_schema_extra=SPEED,
     )
     group: float = Field(
         0.25,
@@ -74,8 +89,14 @@ class TrainSettings(BaseModel):
     )
 
     # What is trained
-    lora: LoraSettings = Field(
-        default_factory=lambda: LoraSettings.model_validate({}), description="Low-rank adapters."
+    lora: LoraSettings | None = Field(
+        default_factory=lambda: LoraSettings.model_validate({}),
+        description="Low-rank adapters; null: full fine-tuning, every parameter is trained.",
+    )
+    quantize: Literal["nf4"] | None = Field(
+        None,
+        description="nf4: the frozen base in 4 bits (QLoRA, arXiv 2305.14314, with double quantisation): a quarter of "
+        "its memory, slower steps, slightly worse. Needs the extra qlora.",
     )
     trainable: tuple[Role, ...] = Field(
         ("embed", "norm"),
@@ -88,6 +109,17 @@ class TrainSettings(BaseModel):
     learning_rates: GroupRates = Field(
         default_factory=lambda: GroupRates.model_validate({}), description="Rates of single groups."
     )
+    loraplus_lr_ratio: float | None = Field(
+        None,
+        gt=0,
+        description="Rate of B as a multiple of A's (Hayou et al., arXiv 2402.12354; 4 to 16); norms and embeddings "
+        "keep theirs.",
+    )
+    optimizer: Literal["adamw", "paged_adamw", "paged_adamw_8bit"] = Field(
+        "adamw",
+        description="paged_adamw moves its state to host memory when the GPU is full (QLoRA); 8bit also quantises it. "
+        "Both need the extra qlora.",
+    )
     schedule: Literal["constant_with_warmup", "cosine", "linear"] = Field(
         "constant_with_warmup", description="Course of the rate after warm-up; cosine and linear fall to 0."
     )
@@ -97,9 +129,10 @@ class TrainSettings(BaseModel):
     max_steps: int | None = Field(None, ge=1, description="Optimizer steps; null: as many as epochs take.")
     epochs: float = Field(1.0, gt=0, description="Passes over the data where max_steps is null.")
     global_batch_size: int = Field(8, ge=1, description="Packed rows per optimizer step, over all devices.")
-    dtype: Literal["bfloat16", "float32"] = Field(
-        "bfloat16",
-        description="Of the frozen weights and the arithmetic; what is trained is always kept in float32.",
+    dtype: Literal["auto", "bfloat16", "float32"] = Field(
+        "auto",
+        description="Of the frozen weights and the arithmetic; what is trained is always kept in float32. auto: "
+        "bfloat16 where the machine computes in it, else float32, which is many times faster there.",
     )
     seed: int = Field(0, ge=0, description="Of the A matrices, the order of rows and dropout.")
 
@@ -111,6 +144,37 @@ class TrainSettings(BaseModel):
         True,
         description="Recompute each layer in the backward pass: a third more time, a fraction of the memory.",
         json_schema_extra=SPEED,
+    )
+    layers_per_checkpoint: int = Field(
+        1,
+        ge=1,
+        description="Layers that share one checkpoint: fewer kept states, more memory while a block is recomputed.",
+        json_schema_extra=SPEED,
+    )
+    offload: bool = Field(
+        False,
+        description="Keep checkpoints in host memory: length is then bounded by it instead of by the GPU's.",
+        json_schema_extra=SPEED,
+    )
+    tile_mlp: int | None = Field(
+        None,
+        ge=64,
+        description="Tokens that pass through an MLP at once; null: all. Bounds its memory on very long rows.",
+        json_schema_extra=SPEED,
+    )
+    liger: Literal["auto", "off"] = Field(
+        "auto",
+        description="auto: Liger's fused kernels for RoPE, RMSNorm and SwiGLU where the package and a GPU are there.",
+        json_schema_extra=SPEED,
+    )
+    strategy: Literal["auto", "ddp", "zero2", "zero3"] = Field(
+        "auto",
+        description="With several devices: ddp replicates the model; zero2 shares gradients and optimizer state, zero3 "
+        "the weights as well (DeepSpeed). auto: ddp.",
+        json_schema_extra=SPEED,
+    )
+    devices: int | Literal["auto"] = Field(
+        "auto", description="Processes, one per GPU; auto: all GPUs, or one process on a CPU.", json_schema_extra=SPEED
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to train.", json_schema_extra=SPEED)
     threads: int | None = Field(
@@ -125,6 +189,9 @@ class TrainSettings(BaseModel):
         description="Minutes between checkpoints at most: what a crash can cost.",
         json_schema_extra=SPEED,
     )
+    report_to: tuple[Literal["tensorboard", "wandb"], ...] = Field(
+        (), description="Where metrics go besides metrics.jsonl.", json_schema_extra=SPEED
+    )
 
     @model_validator(mode="after")
     def _check(self) -> TrainSettings:
@@ -133,6 +200,8 @@ class TrainSettings(BaseModel):
                 f"global_batch_size ({self.global_batch_size}) must be a multiple of "
                 f"micro_batch_size ({self.micro_batch_size})"
             )
+        if self.texts and self.data != "text":
+            raise ValueError("texts is for data: text; with data: sft it would not be read")
         if self.context_length and self.row_tokens and self.row_tokens > self.context_length:
             raise ValueError(f"row_tokens ({self.row_tokens}) is above context_length ({self.context_length})")
         if self.group >= 1 and self.group != int(self.group):

@@ -1,10 +1,10 @@
-"""The train stage: dataset (or documents) + base model -> adapter.
+"""The train stage: dataset (or documents) + base model -> adapter, or with full fine-tuning a model.
 
-tokens      rows or text, rendered, packed                       data.py
+tokens      rows or text, rendered, packed                       data/
 config      RoPE scaled to the context length                    longlora.rope
 model       base frozen, LoRA + embeddings + norms in fp32       longlora.adapters, longlora.attention
 train       the step loop, metrics, checkpoints                  trainer.py
-output      adapter/ metrics.jsonl parameters.json, renamed into place as a whole
+output      adapter/ (or model/) metrics.jsonl loss.svg parameters.json, renamed into place as a whole
 """
 
 from __future__ import annotations
@@ -18,39 +18,46 @@ from typing import TYPE_CHECKING, Any
 
 from longlora import adapters, attention, rope
 from longlora.errors import UserError
-from longlora.models import load_model, load_tokenizer
-from longlora.prompts import Template
-from longlora.train import data
-from longlora.train.checkpoints import file_sha256, sync
+from longlora.hardware import resolve_dtype
+from longlora.models import load_tokenizer
+from longlora.templates import choose_template
+from longlora.train import data, distributed, finished
+from longlora.train.checkpoints import sync
+from longlora.train.lineage import dataset_lineage
+from longlora.train.model import build_model, make_config
 from longlora.train.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    from torch import nn
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 
 Report = Callable[..., None]
 
 
 def identity(settings: TrainSettings) -> dict[str, Any]:
     """What beyond the settings decides the output."""
-    return {"adapter_format": adapters.FORMAT_VERSION}
+    return {"adapter_format": adapters.FORMAT_VERSION, "dtype": resolve_dtype(settings.dtype)}
 
 
 def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Report) -> dict[str, Any]:
-    """Train an adapter; continues an interrupted attempt in ``work`` with the same result to the bit (CPU).
+    """Train an adapter, or the model; continues an interrupted attempt in ``work``, with the same bits on a CPU.
+
+    Where torchrun started several processes, each calls this alike; the first alone reports and writes.
 
     Args:
         settings: see `TrainSettings`.
         inputs: ``model`` (Hugging Face directory), ``datasets_build`` (``data/train-*.parquet``,
-            ``splits.json``) and, for ``data: text``, ``pdf2txt`` (``documents.parquet``).
+            ``splits.json``) and, for ``data: text``, ``pdf2txt`` (``documents.parquet``) or ``text-<i>``;
+            ``template``, where that is a file.
         work: scratch and, in the end, ``output/``.
         report: see docs/architecture.md.
 
     Returns:
         steps, rows, tokens, first_loss, last_loss, loss_start and loss_end (means of the first and last
-        tenth of the steps), tokens_per_second, trainable_parameters (per group), peak_memory_bytes,
+        tenth of the steps), tokens_per_second, flops, utilisation (see metrics.py), trainable_parameters
+        (per group), peak_memory_bytes,
         resumed_from (step or None), context_length, group_tokens.
 
     Raises:
@@ -62,11 +69,21 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
 
     import torch
 
-    from longlora.train.trainer import LongTrainer, device_of, peak_memory
+    from longlora.train.launch import accumulation, strategy_of
+    from longlora.train.metrics import peak_memory, summary
+    from longlora.train.sinks import check_sinks
+    from longlora.train.trainer import LongTrainer, device_of
 
+    check_sinks(settings.report_to)
     if settings.threads:
         torch.set_num_threads(settings.threads)
+    settings = settings.model_copy(update={"dtype": resolve_dtype(settings.dtype)})
     device = device_of(settings)
+    distributed.start(device)
+    strategy_of(settings)
+    accumulation(settings, distributed.world())
+    if not distributed.is_main():
+        report = silent
 
     # Data: samples -> packed rows -> the stream of all steps
     tokenizer = load_tokenizer(inputs["model"])
@@ -78,38 +95,42 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
             f"train.row_tokens ({row_tokens:,}) is above the model's context of {context_length:,} tokens",
             "set train.context_length to extend the model, or lower train.row_tokens",
         )
-    template = settings.template or _dataset_template(inputs["datasets_build"])
-    samples = load_samples(settings, inputs, tokenizer, template, row_tokens)
+    record = inputs["datasets_build"] / "stats.json" if "datasets_build" in inputs else None
+    template = choose_template(inputs.get("template", settings.template), record)
+    with distributed.main_first():  # it fills the cache of tokens, the others read it
+        samples = data.training_samples(
+            settings, inputs, tokenizer, template.put_on(tokenizer), row_tokens, work / "tokens", report
+        )
     rows = data.make_rows(samples, row_tokens, settings.packing)
     steps = settings.max_steps or max(1, round(settings.epochs * len(rows) / settings.global_batch_size))
     stream = data.stream(rows, steps * settings.global_batch_size, settings.seed)
 
-    group = attention.group_tokens(settings.group, row_tokens) if settings.attention == "s2_attn" else None
+    group = None if settings.attention == "full" else attention.group_tokens(settings.group, row_tokens)
+    longest = int(rows.lengths.max())
+    if group is not None and settings.group < 1 and longest <= group:
+        report("warning", message=f"no row is longer than train.group ({group:,} tokens): the attention is full")
     setattr(config, attention.GROUP_ATTRIBUTE, group)
     config.use_cache = False
 
     # Finished already?
-    base_digests = model_digests(inputs["model"])
+    base_digests = distributed.from_main(lambda: finished.model_digests(inputs["model"], work, report))
     fingerprint = run_fingerprint(settings, config, base_digests, stream)
-    if output.exists() and result.exists():
-        finished = json.loads(result.read_text())
-        if finished.get("fingerprint") == fingerprint:
-            return dict(finished["metrics"])
-        report("warning", message=f"{output} is of other settings, data or base weights; it is trained anew")
+    before = distributed.from_main(lambda: finished.metrics_of(output, result, fingerprint, report))
+    if before is not None:
+        return before
 
-    # Model: frozen base in settings.dtype, trained parts in fp32
-    attention.register()
-    longest = max(sum(len(s) for s in row) for row in rows)
-    base = load_model(inputs["model"], dtype=settings.dtype, config=config, attn_implementation=attention.NAME)
-    check_head(base.config)
-    model = adapters.add_adapters(base, settings.lora, settings.trainable, seed=settings.seed)
-    if settings.gradient_checkpointing:
-        checkpoint_layers(base)
+    # Model: frozen base in settings.dtype (or 4 bits), trained parts in fp32
+    if rope.is_dynamic(config):
+        report("warning", message=rope.DYNAMIC_WARNING)
+    model = build_model(inputs["model"], config, settings)
     parameters = adapters.parameter_report(model)
 
     # Train
     trainer = LongTrainer(model, stream, settings, work, report, fingerprint, tokenizer.pad_token_id)
+    trainer.rows_per_epoch = len(rows)
     resumed = trainer.resume_and_train(lambda message: report("warning", message=message))
+
+    distributed.barrier()  # the first process has written its last line
 
     # Output
     curve = [json.loads(line) for line in trainer.metrics_file.read_text().splitlines()]
@@ -119,14 +140,13 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
         "steps": steps,
         "rows": len(rows),
         "samples": len(samples),
-        "tokens": sum(line["tokens"] for line in curve),
-        "supervised_tokens": sum(int((s.labels != data.IGNORE).sum()) for row in stream for s in row),
+        "supervised_tokens": int(rows.learned[stream.order].sum()),
         "longest_row": longest,
         "first_loss": losses[0],
         "last_loss": losses[-1],
         "loss_start": sum(losses[:quarter]) / quarter,
         "loss_end": sum(losses[-quarter:]) / quarter,
-        "tokens_per_second": sum(line["tokens"] for line in curve) / sum(line["seconds"] for line in curve),
+        **summary(curve),
         "trainable_parameters": {name: g["parameters"] for name, g in parameters["groups"].items()},
         "peak_memory_bytes": peak_memory(device),
         "resumed_from": resumed.step if resumed else None,
@@ -136,112 +156,71 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
     info = {
         "base_model": {"name": inputs["model"].name, "files": base_digests},
         "context_length": context_length,
-        "template": template,
+        "template": template.name,
+        "dataset": dataset_lineage(inputs["datasets_build"]) if "datasets_build" in inputs else {},
         "settings": digested_settings(settings),
     }
-    _publish(
-        model, trainer.metrics_file, parameters, info, output, result, {"fingerprint": fingerprint, "metrics": metrics}
-    )
+    with distributed.gathered(model):
+        if distributed.is_main():
+            own_tokenizer = tokenizer if template.chat_template else None
+            _publish(model, trainer.metrics_file, parameters, info, output, result, fingerprint, metrics, own_tokenizer)
+    distributed.barrier()
     return metrics
 
 
-def make_config(folder: Path, settings: TrainSettings) -> PretrainedConfig:
-    """The base model's config, extended to ``settings.context_length``."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
-    if settings.context_length:
-        config = rope.extend(config, settings.context_length, settings.rope)
-    return config
-
-
-def load_samples(
-    settings: TrainSettings,
-    inputs: dict[str, Path],
-    tokenizer: PreTrainedTokenizerBase,
-    template: Template,
-    row_tokens: int,
-) -> list[data.Sample]:
-    """The training samples that ``settings.data`` asks for."""
-    if settings.data == "sft":
-        return data.sft_samples(inputs["datasets_build"], tokenizer, template, row_tokens)
-    documents, splits = inputs["pdf2txt"] / "documents.parquet", inputs["datasets_build"] / "splits.json"
-    return data.text_samples(documents, splits, tokenizer, row_tokens)
-
-
-def _dataset_template(dataset: Path) -> Template:
-    """The template that the dataset's lengths were measured with; chat if it does not say."""
-    try:
-        template = json.loads((dataset / "stats.json").read_text()).get("template")
-    except (OSError, ValueError, AttributeError):
-        template = None
-    return template if template in ("chat", "inst", "plain") else "chat"
-
-
-def check_head(config: PretrainedConfig) -> None:
-    """Refuse models whose logits are more than the output head: the loss here calls the head alone."""
-    for name in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
-        if getattr(config, name, None):
-            raise UserError(
-                f"{config.model_type}: {name} of this model is not supported in training",
-                "use a Llama, Mistral, Qwen or GPT-NeoX model",
-            )
-
-
-def checkpoint_layers(model: Any) -> None:
-    """Have each layer recomputed in the backward pass."""
-    if hasattr(model, "activation_checkpointing_enable"):  # the name from transformers 5.2x on
-        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-    else:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+def silent(event: str, **fields: Any) -> None:
+    """The ``report`` of all processes but the first."""
 
 
 def digested_settings(settings: TrainSettings) -> dict[str, Any]:
-    """The settings without speed-only fields, as JSON."""
-    speed = {n for n, f in type(settings).model_fields.items() if f.json_schema_extra == {"digest": False}}
-    return settings.model_dump(mode="json", exclude=speed)
+    """The settings without speed-only fields and without paths, as JSON."""
+    left_out = {n for n, f in type(settings).model_fields.items() if f.json_schema_extra == {"digest": False}}
+    left_out |= {"texts"} | ({"template"} if isinstance(settings.template, Path) else set())
+    return settings.model_dump(mode="json", exclude=left_out)
 
 
 def run_fingerprint(
-    settings: TrainSettings, config: PretrainedConfig, base: dict[str, str], stream: list[data.Row]
+    settings: TrainSettings, config: PretrainedConfig, base: dict[str, str], stream: data.Stream[data.Row]
 ) -> str:
     """What a checkpoint must agree on to be resumed: settings, model config, base weights, every token in order.
 
-    ``base``: of `model_digests`. Where the base lies does not count.
+    ``base``: of `finished.model_digests`. Where the base lies does not count.
     """
     model = {k: v for k, v in config.to_dict().items() if k != "_name_or_path"}
-    parts = [STAGE_VERSION, digested_settings(settings), model, base]
-    h = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
-    for row in stream:
-        for sample in row:
-            h.update(sample.id.encode() + sample.input_ids.tobytes() + sample.labels.tobytes())
-        h.update(b"|")
-    return h.hexdigest()
-
-
-def model_digests(folder: Path) -> dict[str, str]:
-    """sha256 of config and weight files of a model directory."""
-    files = [p for p in folder.iterdir() if p.name == "config.json" or p.suffix in (".safetensors", ".bin")]
-    return {p.name: file_sha256(p) for p in sorted(files)}
+    parts: list[Any] = [STAGE_VERSION, digested_settings(settings), model, base]
+    parts.append(data.stream_digest(stream))
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _publish(
-    model: PeftModel,
+    model: nn.Module,
     metrics_file: Path,
     parameters: dict[str, Any],
     info: dict[str, Any],
     output: Path,
     result: Path,
-    finished: dict[str, Any],
+    fingerprint: str,
+    metrics: dict[str, Any],
+    tokenizer: PreTrainedTokenizerBase | None,
 ) -> None:
-    """Write ``output/`` aside and rename it, so that it is whole or absent; ``finished`` goes into ``result``."""
+    """Write ``output/`` aside and rename it, so that it is whole or absent; ``result`` says what it is of.
+
+    ``tokenizer``: where it is another than the base model's (a template file).
+    """
+    from longlora.train.metrics import plot_loss
+
     aside = output.with_name(".output.tmp")
     shutil.rmtree(aside, ignore_errors=True)
-    adapters.save_adapter(model, aside / "adapter", base_name=info["base_model"]["name"], info=info)
+    adapters.save_trained(model, aside, base_name=info["base_model"]["name"], info=info)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(str(aside / ("adapter" if (aside / "adapter").is_dir() else "model")))
     (aside / "parameters.json").write_text(json.dumps(parameters, indent=2) + "\n")
     shutil.copyfile(metrics_file, aside / "metrics.jsonl")
+    plot_loss([json.loads(line) for line in metrics_file.read_text().splitlines()], aside / "loss.svg")
+    if (metrics_file.parent / "tensorboard").is_dir():
+        shutil.copytree(metrics_file.parent / "tensorboard", aside / "tensorboard")
     shutil.rmtree(output, ignore_errors=True)  # before the result: an older output must not pass for this one
-    result.write_text(json.dumps(finished, indent=2) + "\n")
+    finished.write(result, aside, fingerprint, metrics)
     for path in [*aside.rglob("*"), aside, result]:
         sync(path)
     aside.rename(output)

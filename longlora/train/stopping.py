@@ -5,6 +5,8 @@ Whoever sends SIGTERM (a cancelled flow run, a machine that is reclaimed) common
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import signal
 import threading
@@ -13,6 +15,7 @@ from types import FrameType
 
 GRACE_SECONDS = 25.0
 EXIT_STOPPED = 143  # 128 + SIGTERM, as shells say it
+_PR_SET_PDEATHSIG = 1
 
 
 class Stopped(BaseException):
@@ -58,3 +61,16 @@ class StopRequest:
 
 
 STOP = StopRequest()
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends, however that ends."""
+    die_with(signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before we asked
+        os._exit(1)
+
+
+def die_with(number: int) -> None:
+    """Get signal ``number`` when the parent ends (Linux, ``prctl(2)``; elsewhere nothing)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number)

@@ -2,79 +2,91 @@
 
 What is ours: the loss (no full logits), the optimizer groups, the order of data (a fixed stream), and
 checkpoints (atomic, verified). What stays Trainer's: the loop, accumulation, clipping, schedule, devices.
+
+On several devices each step takes the same rows as on one: accelerate deals the micro batches out in turn, and
+`launch.accumulation` counts them so that a step is ``global_batch_size`` rows. DDP and DeepSpeed average the
+gradients of the processes; the loss here is divided by the labels of all of them, so it is scaled up by their
+number first.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from longlora.adapters import load_trained_state, parameter_groups, trained_state
+from longlora.adapters import load_trained_state, trained_state
 from longlora.errors import UserError
-from longlora.train import checkpoints
-from longlora.train.checkpoints import Checkpoint
+from longlora.train import checkpoints, distributed, launch, zero
+from longlora.train.checkpoints import Checkpoint, Layout
 from longlora.train.data import Row, collate
-from longlora.train.loss import supervised_loss
+from longlora.train.finite import REPORT, judge
+from longlora.train.metrics import StepCallback, cut_metrics
+from longlora.train.objective import Objective
+from longlora.train.optimizer import make_optimizer
 from longlora.train.settings import TrainSettings
 from longlora.train.stopping import STOP, Stopped
 
 if TYPE_CHECKING:
-    from peft import PeftModel
-    from torch import Tensor
+    from torch import Tensor, nn
 
 Report = Callable[..., None]
 TRAINED = "trained.safetensors"
 
 
-class LossNotFinite(UserError):
-    """Loss or gradient became NaN or infinite; names the rows of the step."""
-
-
 class LongTrainer(Trainer):
-    """Trains the adapter of ``model`` on a fixed stream of packed rows.
+    """Trains ``model`` (its adapter, or all of it) on a fixed stream of packed rows.
 
     Args:
-        model: from `longlora.adapters.add_adapters`.
+        model: from `longlora.train.model.build_model`.
         rows: the whole stream, ``steps * global_batch_size`` rows in order.
         settings: see `TrainSettings`.
         work: ``checkpoints/`` and ``metrics.jsonl`` are kept here.
         report: takes ``progress`` after each step and ``warning``.
         fingerprint: of this run, see `checkpoints`.
         pad_id: token for the tail of a shorter row in a micro batch.
+
+    Raises:
+        UserError: the processes cannot share the global batch, or the strategy cannot be had.
     """
 
     def __init__(
         self,
-        model: PeftModel,
-        rows: list[Row],
+        model: nn.Module,
+        rows: Sequence[Row],
         settings: TrainSettings,
         work: Path,
         report: Report,
         fingerprint: str,
         pad_id: int,
     ) -> None:
-        steps = len(rows) // settings.global_batch_size
+        self.strategy = launch.strategy_of(settings)
+        device = device_of(settings)
+        deepspeed = self.strategy in launch.ZERO
+        accelerator = zero.prepare(device) if deepspeed else None
         arguments = TrainingArguments(
             output_dir=str(work / "trainer"),  # never written: saving is ours
-            max_steps=steps,
+            max_steps=len(rows) // settings.global_batch_size,
             per_device_train_batch_size=settings.micro_batch_size,
-            gradient_accumulation_steps=settings.global_batch_size // settings.micro_batch_size,
+            gradient_accumulation_steps=launch.accumulation(settings, distributed.world()),
             learning_rate=settings.learning_rate,
             lr_scheduler_type=settings.schedule,
             warmup_steps=settings.warmup_steps,
             max_grad_norm=settings.max_grad_norm,
             seed=settings.seed,
-            use_cpu=device_of(settings) == "cpu",
+            use_cpu=device == "cpu" and not deepspeed,
+            deepspeed=zero.configuration(self.strategy) if deepspeed else None,
+            accelerator_config=accelerator,
+            ddp_backend="gloo" if device == "cpu" and not deepspeed and distributed.launched() else None,
+            ddp_find_unused_parameters=False,
+            ddp_broadcast_buffers=False,  # dynamic RoPE's follow each rank's own rows
             save_strategy="no",
             logging_steps=1,
             logging_nan_inf_filter=False,
@@ -86,27 +98,36 @@ class LongTrainer(Trainer):
         if arguments.n_gpu > 1:
             arguments._n_gpu = 1  # one process, one device: no silent DataParallel
         super().__init__(
-            model=model,
+            model=Objective(model, settings.dtype, equal_chunks=self.strategy == "zero3"),
             args=arguments,
             train_dataset=rows,
             data_collator=lambda batch: collate(batch, pad_id),
-            optimizers=(make_optimizer(model, settings), None),
-            callbacks=[StepCallback(self, report)],
+            callbacks=[StepCallback(self, report), Agreement()],
         )
         self.remove_callback(PrinterCallback)
-        self.model_accepts_loss_kwargs = True  # have Trainer count the labels of the whole step ...
+        self.model_accepts_loss_kwargs = True  # have Trainer count the labels of the whole step, on all devices ...
         self.loss_is_scaled_for_ga = True  # ... and leave the division by them to compute_loss
-        self.adapter, self.rows = model, rows
-        self.settings, self.fingerprint = settings, fingerprint
+        self.adapter, self.rows, self.work = model, rows, work
+        self.rows_per_epoch = len(rows)  # for the metrics; whoever knows the stream's epochs says better
+        self.settings, self.fingerprint, self.report = settings, fingerprint, report
+        self.layout = Layout(distributed.world(), self.strategy)
         self.checkpoint_root, self.metrics_file = work / "checkpoints", work / "metrics.jsonl"
-        self.row_ids: list[list[str]] = []  # of the micro batches since the last optimizer step
-        self.step_tokens = 0  # likewise
+        self.row_ids: list[list[str]] = []  # of this process's micro batches since the last optimizer step
+        self.step_loss: Tensor | float = 0.0  # likewise; a tensor, so that no micro batch waits for the device
+        self.own_tokens = 0  # likewise
+        self.step_tokens = 0  # of the last step, on all devices
         self.last_save = time.monotonic()
 
-    # ------------------------------------------------------------------ data
+    # ------------------------------------------------------------------ data, optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(self.rows)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Ours, also where DeepSpeed asks for one: it would discard what the constructor was given."""
+        if self.optimizer is None:
+            self.optimizer = make_optimizer(self.adapter, self.settings)
+        return self.optimizer
 
     # ------------------------------------------------------------------ loss
 
@@ -117,35 +138,27 @@ class LongTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """The share of this micro batch in the step's mean loss per supervised token."""
-        row_ids, labels = inputs["row_ids"], inputs["labels"]
-        self.row_ids += row_ids
-        self.step_tokens += inputs["tokens"]
-        causal_lm: Any = self.adapter.get_base_model()  # LoRA sits inside its layers
-        with autocast(self.settings, labels.device.type):
-            hidden = causal_lm.base_model(
-                input_ids=inputs["input_ids"], position_ids=inputs["position_ids"], use_cache=False
-            ).last_hidden_state  # (B, L, d)
-            loss = supervised_loss(hidden, labels, causal_lm.get_output_embeddings())
+        """The share of this micro batch in the step's mean loss per supervised token, times the processes."""
+        labels = inputs["labels"]
+        self.row_ids += inputs["row_ids"]
+        self.own_tokens += inputs["tokens"]
+        loss = model(input_ids=inputs["input_ids"], position_ids=inputs["position_ids"], labels=labels)
         items = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
-        loss = loss / items
-        if not torch.isfinite(loss):
-            self._stop_not_finite("loss", float(loss))
-        return (loss, {"last_hidden_state": hidden}) if return_outputs else loss
+        loss = loss / items * distributed.world()
+        self.step_loss = self.step_loss + loss.detach()
+        return (loss, {"loss": loss}) if return_outputs else loss
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        if not math.isfinite(float(norm)):  # before the optimizer spoils weights and moments
-            self._stop_not_finite("gradient norm", float(norm))
-        return norm
+        """Judges the step, before the optimizer spoils weights and moments.
 
-    def _stop_not_finite(self, what: str, value: float) -> None:
-        ids = ", ".join(i for row in self.row_ids for i in row)
-        raise LossNotFinite(
-            f"{what} is {value} in step {self.state.global_step + 1}, on the rows {ids}; "
-            "the last checkpoint is from before",
-            "lower train.learning_rate, or look at the named rows",
-        )
+        DeepSpeed has taken its step by now; raising leaves no checkpoint of it.
+        """
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        loss, tokens = distributed.total(float(self.step_loss), float(self.own_tokens))
+        judge(self.work, self.state.global_step + 1, loss / distributed.world(), float(norm), self.row_ids)
+        self.step_tokens = int(tokens)
+        self.row_ids, self.step_loss, self.own_tokens = [], 0.0, 0
+        return norm
 
     # ------------------------------------------------------------------ checkpoints
 
@@ -154,10 +167,13 @@ class LongTrainer(Trainer):
 
         Raises:
             Stopped: asked to stop by `stopping.STOP`; what was done is in a checkpoint.
+            UserError: the checkpoint is of another number of devices, and ZeRO's.
+            LossNotFinite: training diverged.
         """
-        found = checkpoints.newest(self.checkpoint_root, self.fingerprint, warn)
-        _cut_metrics(self.metrics_file, found.step if found else 0)
+        found = distributed.from_main(lambda: self._newest(warn))
         if found is None or found.step < self.args.max_steps:
+            if found is None and distributed.rank():
+                self._seed(0)
             self.train(resume_from_checkpoint=str(found.path) if found else None)
             if self.state.global_step < self.args.max_steps:
                 raise Stopped
@@ -165,82 +181,64 @@ class LongTrainer(Trainer):
             self._load_from_checkpoint(str(found.path))
         return found
 
+    def _newest(self, warn: Callable[[str], None]) -> Checkpoint | None:
+        found = checkpoints.newest(self.checkpoint_root, self.fingerprint, warn)
+        if found:
+            checkpoints.check_layout(found, self.layout)
+        cut_metrics(self.metrics_file, found.step if found else 0)
+        (self.work / REPORT).unlink(missing_ok=True)
+        return found
+
     def _save_checkpoint(self, model: Any, trial: Any = None) -> None:
         began = time.monotonic()
-        with checkpoints.writing(self.checkpoint_root, self.state.global_step, self.fingerprint) as folder:
-            save_file(trained_state(self.adapter), folder / TRAINED)
+        step = self.state.global_step
+        with checkpoints.writing(self.checkpoint_root, step, self.fingerprint, self.layout) as folder:
+            with distributed.gathered(self.adapter):
+                if distributed.is_main():
+                    save_file(trained_state(self.adapter), folder / TRAINED)
             self._save_optimizer_and_scheduler(str(folder))
             self._save_rng_state(str(folder))
-            self.state.save_to_json(str(folder / "trainer_state.json"))
+            if distributed.is_main():
+                self.state.save_to_json(str(folder / "trainer_state.json"))
         self.last_save = time.monotonic()
         STOP.save_seconds = self.last_save - began
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.strategy not in launch.ZERO:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        engine: Any = self.model_wrapped
+        engine.save_checkpoint(output_dir, exclude_frozen_parameters=True)
+        if distributed.is_main():
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / "scheduler.pt")  # type: ignore[union-attr]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_trained_state(self.adapter, load_file(Path(resume_from_checkpoint) / TRAINED))
 
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """The rank's own; one that the checkpoint knows nothing of (it had other devices) draws anew."""
+        alone = "rng_state.pth" if distributed.world() == 1 else f"rng_state_{distributed.rank()}.pth"
+        if checkpoint is None or (Path(checkpoint) / alone).is_file():
+            super()._load_rng_state(checkpoint)
+            return
+        self._seed(self.state.global_step)
+        if getattr(self.settings.lora, "dropout", 0) and distributed.is_main():
+            self.report("warning", message="continued on another number of devices: dropout is drawn anew")
 
-class StepCallback(TrainerCallback):
-    """After each step: a line of metrics, a progress report, and a checkpoint when one is due."""
+    def _seed(self, step: int) -> None:
+        """Random numbers of this rank from ``step`` on."""
+        entropy = [self.settings.seed, step, distributed.rank()]
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 
-    def __init__(self, trainer: LongTrainer, report: Report) -> None:
-        self.trainer, self.report = trainer, report
-        self.started = time.monotonic()
-        self.file: Any = None
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.trainer.last_save = self.started = STOP.step_started = time.monotonic()
-        self.report("progress", done=state.global_step, total=state.max_steps, unit="steps")
+class Agreement(TrainerCallback):
+    """After each step: a checkpoint or an end is for all ranks or for none."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        settings = self.trainer.settings
-        STOP.step_ended()
-        minutes = (time.monotonic() - self.trainer.last_save) / 60
-        due = bool(settings.save_every_steps) and state.global_step % settings.save_every_steps == 0
-        due = due or minutes >= settings.save_every_minutes or STOP.requested
-        control.should_save = due and state.global_step < state.max_steps
-        control.should_training_stop = control.should_training_stop or STOP.requested
-        return control
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if not logs or "loss" not in logs:
-            return
-        trainer = self.trainer
-        now = time.monotonic()
-        seconds, self.started = now - self.started, now
-        line = {
-            "step": state.global_step,
-            "loss": logs["loss"],
-            "learning_rate": logs["learning_rate"],
-            "grad_norm": logs.get("grad_norm"),
-            "tokens": trainer.step_tokens,
-            "seconds": round(seconds, 3),
-            "tokens_per_second": round(trainer.step_tokens / seconds, 1),
-            "memory_bytes": peak_memory(trainer.args.device.type),
-        }
-        with trainer.metrics_file.open("a") as file:  # one line, one write: a reader never sees half of it
-            file.write(json.dumps(line) + "\n")
-        trainer.row_ids, trainer.step_tokens = [], 0
-        self.report(
-            "progress",
-            done=state.global_step,
-            total=state.max_steps,
-            unit="steps",
-            **{key: line[key] for key in ("loss", "learning_rate", "grad_norm", "tokens_per_second", "memory_bytes")},
+        control.should_save, control.should_training_stop = distributed.agree(
+            control.should_save, control.should_training_stop
         )
-
-
-def make_optimizer(model: PeftModel, settings: TrainSettings) -> torch.optim.Optimizer:
-    """AdamW over the groups A, B, embed, norm, head, each with its own rate; norms never decay."""
-    groups = [
-        {
-            "name": group.name,
-            "params": list(group.parameters.values()),
-            "lr": settings.rate(group.name),
-            "weight_decay": 0.0 if group.name == "norm" else settings.weight_decay,
-        }
-        for group in parameter_groups(model)
-    ]
-    return torch.optim.AdamW(groups, fused=True)
+        return control
 
 
 def device_of(settings: TrainSettings) -> str:
@@ -253,31 +251,3 @@ def device_of(settings: TrainSettings) -> str:
     if settings.device == "cuda" and not available:
         raise UserError("train.device is cuda, but torch finds no CUDA device", "set train.device to cpu or auto")
     return "cuda" if available and settings.device != "cpu" else "cpu"
-
-
-def autocast(settings: TrainSettings, device: str) -> contextlib.AbstractContextManager[Any]:
-    """bf16 arithmetic on fp32 trained weights; nothing for float32."""
-    return torch.autocast(device, torch.bfloat16, enabled=settings.dtype == "bfloat16")
-
-
-def peak_memory(device: str) -> int:
-    """Bytes: the highest use so far, of the device's memory on cuda, of the process otherwise."""
-    if device == "cuda":
-        return int(torch.cuda.max_memory_allocated())
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _cut_metrics(path: Path, step: int) -> None:
-    """Drop the lines after ``step`` (and a torn last one): those steps are done again."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text().splitlines():
-        with contextlib.suppress(ValueError):
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-    aside = path.with_suffix(".tmp")
-    aside.write_text("".join(kept))
-    aside.replace(path)

@@ -1,99 +1,214 @@
-"""S²-Attn against a dense float64 oracle, and what it must never let through."""
+"""S²-Attn against a dense float64 oracle: every backend and mode, outputs and gradients; its parts."""
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 import pytest
 import torch
+from attention_oracle import Batch, attention, batches, dense_mask, distance, judge
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from longlora import attention
-from longlora.attention import document_lengths, group_tokens, make_plan, s2_attention, segments
-
-HEADS = [(4, 4), (9, 3), (6, 2), (5, 1), (8, 4), (3, 3), (1, 1)]
-
-
-def dense_mask(documents: list[list[int]], length: int, heads: int, group: int | None) -> torch.Tensor:
-    """The definition, (B, H, L, L) bool: same document, same segment of this half of the heads, not the
-    future."""
-    mask = torch.zeros(len(documents), heads, length, length, dtype=torch.bool)
-    for b, lengths in enumerate(documents):
-        for h in range(heads):
-            shift = 0 if group is None or h < heads // 2 else group // 2
-            start = 0
-            for n in lengths:
-                cuts = segments(n, group, shift)
-                for lo, hi in pairwise(cuts):
-                    block = torch.ones(hi - lo, hi - lo, dtype=torch.bool).tril()
-                    mask[b, h, start + lo : start + hi, start + lo : start + hi] = block
-                start += n
-    return mask
+from longlora.attention import (
+    BACKENDS,
+    Span,
+    choose,
+    cpu,
+    document_spans,
+    group_tokens,
+    make_plan,
+    s2_attention,
+    segments,
+    varlen,
+)
+from longlora.attention.heads import Part, pieces
+from longlora.attention.sdpa import stock
+from longlora.errors import UserError
 
 
-def oracle(q, k, v, mask):
-    """Dense attention in float64. (B, H, L, D) -> (B, L, H, D)."""
-    q, k, v = (x.double() for x in (q, k, v))
-    k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
-    scores = (q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5
-    return (scores.masked_fill(~mask, float("-inf")).softmax(-1) @ v).transpose(1, 2)
+class Stock:
+    """SDPA alone, as on a GPU or where torch lacks the CPU's kernels."""
+
+    name = "stock"
+
+    def why_not(self, q, k, v, dropout):
+        return None
+
+    def __call__(self, q, k, v, parts, scale, dropout):
+        return stock(q, k, v, parts, scale, dropout)
 
 
-def distance(a, b) -> float:
-    return float((a.double() - b.double()).norm() / b.double().norm().clamp_min(1e-30))
+def dense_varlen(q, k, v, cu_seqlens, scale):
+    """What varlen kernels promise, by a dense mask. (T, h, D), twice (T, hkv, D) -> (T, h, D)."""
+    assert cu_seqlens.dtype == torch.int32 and int(cu_seqlens[-1]) == len(q)
+    assert bool((cu_seqlens.diff() > 0).all())
+    spans = [list(pairwise(cu_seqlens.tolist()))]
+    mask = dense_mask(spans, len(q), q.shape[1], None, "split")
+    out = attention(*(x.transpose(0, 1)[None] for x in (q, k, v)), mask, scale)
+    return out[0]
 
 
-@st.composite
-def batches(draw):
-    """Heads, group, L and per row: padding left, documents, padding right."""
-    heads, kv = draw(st.sampled_from(HEADS))
-    rows = []
-    for _ in range(draw(st.integers(1, 3))):
-        left, right = draw(st.sampled_from([(0, 0), (0, 3), (5, 0)]))
-        rows.append(
-            (left, draw(st.lists(st.integers(1, 40) | st.sampled_from([64, 70, 130]), min_size=1, max_size=4)), right)
-        )
-    length = max(left + sum(docs) + right for left, docs, right in rows)
-    rows = [(left, docs, length - left - sum(docs)) for left, docs, _ in rows]
-    group = draw(st.one_of(st.none(), st.integers(1, 50), st.sampled_from([64, 100])))
-    return heads, kv, group, length, rows, draw(st.integers(0, 2**16))
+def check_shapes(q, k, v, cu_q, cu_k, max_q, max_k):
+    assert cu_q is cu_k or torch.equal(cu_q, cu_k)
+    assert max_q == max_k == int(cu_q.diff().max())
+    assert q.shape[1] % k.shape[1] == 0 and k.shape == v.shape
 
 
-@settings(max_examples=120, deadline=None)
-@given(batches())
-def test_equals_dense_oracle_with_gradients(batch):
-    heads, kv, group, length, rows, seed = batch
-    generator = torch.Generator().manual_seed(seed)
-    positions = torch.zeros(len(rows), length, dtype=torch.long)
-    real = torch.zeros(len(rows), length, dtype=torch.bool)
-    for b, (left, docs, right) in enumerate(rows):
-        positions[b] = torch.cat([torch.arange(n) for n in [left, *docs, right]])
-        real[b, left : length - right] = True
-    documents = document_lengths(len(rows), length, None if real.all() else real, positions)
-    assert documents == [[n for n in [left, *docs, right] if n] for left, docs, right in rows]
-
-    shape = (len(rows), heads, length, 8)
-    q = torch.randn(shape, generator=generator)
-    k, v = (torch.randn(len(rows), kv, length, 8, generator=generator) for _ in range(2))
-    upstream = torch.randn(len(rows), length, heads, 8, generator=generator) * real[:, :, None, None]
-    results = []
-    for form in ("ours", "oracle"):
-        leaves = [
-            x.clone().to(torch.float64 if form == "oracle" else torch.float32).requires_grad_() for x in (q, k, v)
-        ]
-        if form == "ours":
-            out = s2_attention(*leaves, make_plan(documents, group))
-        else:
-            out = oracle(*leaves, dense_mask(documents, length, heads, group))
-        out = out * real[:, :, None, None]
-        gradients = torch.autograd.grad(out, leaves, upstream.to(out.dtype))
-        # One vector: where documents have two tokens, q's own gradient is all cancellation.
-        results.append((out.detach(), torch.cat([g.flatten() for g in gradients])))
-    for ours, reference in zip(*results, strict=True):
-        assert distance(ours, reference) <= 1e-5
+# The signatures of releases of `torch.nn.attention.varlen.varlen_attn` and of flash-attn 2.
 
 
+def varlen_attn_2_10(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, is_causal=False, return_aux=None):
+    assert is_causal and query.shape == key.shape, "no window, no grouped queries, no scale"
+    check_shapes(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k)
+    return dense_varlen(query, key, value, cu_seq_q, None)
+
+
+def varlen_attn_2_11(
+    query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, return_aux=None, scale=None, window_size=(-1, -1)
+):
+    assert window_size == (-1, 0) and query.shape == key.shape
+    check_shapes(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k)
+    return dense_varlen(query, key, value, cu_seq_q, scale)
+
+
+def varlen_attn_2_13(
+    query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, return_aux=None, scale=None, window_size=(-1, -1),
+    enable_gqa=False, seqused_k=None, block_table=None,
+):  # fmt: skip
+    assert window_size == (-1, 0) and enable_gqa == (query.shape[1] != key.shape[1])
+    check_shapes(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k)
+    return dense_varlen(query, key, value, cu_seq_q, scale)
+
+
+def flash_attn_varlen_func(
+    q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0, softmax_scale=None, causal=False,
+    window_size=(-1, -1), softcap=0.0, alibi_slopes=None, deterministic=False, return_attn_probs=False,
+    block_table=None,
+):  # fmt: skip
+    assert causal and dropout_p == 0.0 and window_size == (-1, -1)
+    check_shapes(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
+    return dense_varlen(q, k, v, cu_seqlens_q, softmax_scale)
+
+
+class StandIn(varlen.Varlen):
+    """A varlen backend on a function that a CPU can run."""
+
+    def __init__(self, kernel):
+        super().__init__("stand-in", lambda: kernel, takes_dropout=True)
+
+    def why_not(self, q, k, v, dropout):
+        return None
+
+
+IMPLEMENTATIONS = {
+    "sdpa": "sdpa",
+    "stock": Stock(),
+    "varlen_attn 2.10": StandIn(varlen.torch_kernel(varlen_attn_2_10)),
+    "varlen_attn 2.11": StandIn(varlen.torch_kernel(varlen_attn_2_11)),
+    "varlen_attn 2.13": StandIn(varlen.torch_kernel(varlen_attn_2_13)),
+    "flash-attn": StandIn(varlen.flash_attn_kernel(flash_attn_varlen_func)),
+}
+
+
+def computed_by(batch: Batch, backend):
+    mask, positions = batch.inputs()
+    documents = document_spans(len(batch.rows), batch.length, mask, positions)
+    assert documents == batch.spans()
+    plan = make_plan(documents, batch.length, batch.group, batch.mode)
+    return lambda q, k, v: s2_attention(q, k, v, plan, scaling=batch.scale, backend=backend)
+
+
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+@settings(max_examples=40, deadline=None)
+@given(batch=batches())
+def test_equals_dense_oracle(name, batch):
+    judge(batch, computed_by(batch, IMPLEMENTATIONS[name]), 1e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(batch=batches())
+def test_split_in_small_tiles_equals_dense_oracle(batch):
+    """The recursion of the CPU kernel with triangles of 8 tokens: many levels, every kind of rest."""
+    assert cpu.available()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu, "TRIANGLE", 8)
+        cpu.tiles.cache_clear()
+        try:
+            judge(batch, computed_by(batch, "sdpa"), 1e-5)
+        finally:
+            cpu.tiles.cache_clear()
+
+
+@settings(max_examples=3, deadline=None)
+@given(batch=batches(longest=700, long_ones=(512, 513, 1100), modes=("split",)))
+def test_real_tiles_equal_dense_oracle(batch):
+    batch.group = batch.group and batch.group * 6
+    judge(batch, computed_by(batch, "sdpa"), 1e-5)
+
+
+@pytest.mark.parametrize("native", [False, True])
+@settings(max_examples=15, deadline=None)
+@given(batch=batches())
+def test_bfloat16(native, batch):
+    """Widened to float32, and in bfloat16 itself as on CPUs that have it (which pads segments)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu, "cpu_bfloat16", lambda: native)
+        cpu.compute_dtype.cache_clear()
+        try:
+            judge(batch, computed_by(batch, "sdpa"), 2e-2, dtype=torch.bfloat16)
+        finally:
+            cpu.compute_dtype.cache_clear()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", BACKENDS)
+@settings(max_examples=60, deadline=None)
+@given(batch=batches())
+def test_equals_dense_oracle_on_a_gpu(name, batch):
+    q, k, v = (x.to("cuda", torch.bfloat16) for x in batch.tensors(64)[:3])
+    if reason := BACKENDS[name].why_not(q, k, v, 0.0):
+        pytest.skip(reason)
+    judge(batch, computed_by(batch, name), 1e-2, head_dim=64, dtype=torch.bfloat16, device="cuda")
+
+
+# ------------------------------------------------------------------ wrap
+
+
+def seen_by(plan, heads: int, length: int) -> torch.Tensor:
+    """(H, L, L) bool: whether an output depends on a value, measured."""
+    q = torch.zeros(1, heads, length, length)  # all scores are equal, and value i is the i-th unit vector
+    return s2_attention(q, q, torch.eye(length).expand_as(q), plan)[0].transpose(0, 1) > 0
+
+
+def test_the_leak_of_the_wrap_is_the_one_described():
+    # notes: N = 16, g = 4 leaks (0, 14), (0, 15), (1, 14), (1, 15) in the shifted heads, and nothing else
+    for mode, leak in (("wrap", {(0, 14), (0, 15), (1, 14), (1, 15)}), ("split", set())):
+        seen = seen_by(make_plan([[Span(0, 16)]], 16, 4, mode), 4, 16)
+        for head in range(4):
+            future = {(q, k) for q, k in seen[head].nonzero().tolist() if k > q}
+            assert future == (leak if head >= 2 else set())
+
+
+@pytest.mark.parametrize("length,group", [(16, 4), (24, 8), (12, 3), (20, 5)])
+def test_wrap_is_the_roll_of_the_paper(length, group):
+    """Algorithm 1: roll the second half of the heads, cut into groups, attend, roll back."""
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 4, length, 8, dtype=torch.float64) for _ in range(3))
+    rolled = [torch.cat([x[:, :2], x[:, 2:].roll(-(group // 2), 2)], 1) for x in (q, k, v)]
+    grouped = [x.unflatten(2, (-1, group)).transpose(1, 2).flatten(0, 1) for x in rolled]
+    out = attention(*grouped, torch.ones(group, group).tril().bool().expand(len(grouped[0]), 4, -1, -1))
+    out = out.unflatten(0, (2, -1)).flatten(1, 2)  # (B, L, H, D)
+    out = torch.cat([out[:, :, :2], out[:, :, 2:].roll(group // 2, 1)], 2)
+    plan = make_plan([[Span(0, length)]] * 2, length, group, "wrap")
+    assert distance(s2_attention(q, k, v, plan), out) < 1e-12
+
+
+# ------------------------------------------------------------------ the parts
+
+
+@settings(deadline=None)
 @given(st.integers(1, 500), st.integers(1, 500), st.booleans())
 def test_segments_partition(length, group, shifted):
     cuts = segments(length, group, group // 2 if shifted else 0)
@@ -110,141 +225,128 @@ def test_segments_of_the_released_flash_code():
     assert group_tokens(0.25, 16) == 4 and group_tokens(0.25, 9) == 3 and group_tokens(2048, 9) == 2048
 
 
+@settings(deadline=None)
+@given(st.integers(1, 5), st.integers(1, 3000))
+def test_tiles_cover_each_causal_pair_once(count, size):
+    seen = torch.zeros(count * size, count * size, dtype=torch.int8)
+    for tile in cpu.tiles(count, size):
+        for i in range(tile.count):
+            q, k = tile.q + i * tile.stride, tile.k + i * tile.stride
+            block = torch.ones(tile.q_size, tile.k_size, dtype=torch.int8)
+            seen[q : q + tile.q_size, k : k + tile.k_size] += block.tril() if tile.causal else block
+        if count * size > 6000:
+            return
+    segment = torch.arange(count * size) // size
+    expected = (segment[:, None] == segment[None, :]).tril()
+    assert torch.equal(seen.bool(), expected) and int(seen.max()) == 1
+
+
+@settings(deadline=None)
+@given(st.integers(1, 8), st.integers(1, 8), st.data())
+def test_pieces_map_heads_as_grouped_queries_do(kv_heads, repeat, data):
+    cut = data.draw(st.integers(0, kv_heads * repeat))
+    for first, last in ((0, cut), (cut, kv_heads * repeat)):
+        found = []
+        for piece in pieces(first, last, repeat):
+            share, rest = divmod(piece.last - piece.first, piece.kv_last - piece.kv_first)
+            assert rest == 0
+            found += [(h, piece.kv_first + (h - piece.first) // share) for h in range(piece.first, piece.last)]
+        assert found == [(h, h // repeat) for h in range(first, last)]
+
+
 def test_holes_in_the_mask_are_refused():
     with pytest.raises(ValueError, match="holes"):
-        document_lengths(1, 5, torch.tensor([[1, 0, 1, 1, 1]]), None)
+        document_spans(1, 5, torch.tensor([[1, 0, 1, 1, 1]]), None)
 
 
-# ------------------------------------------------------------------ through a real model
+def test_padding_is_left_out():
+    mask = torch.tensor([[0, 0, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0, 0]])
+    plan = make_plan(document_spans(2, 7, mask, None), 7, 4)
+    cu_seqlens, longest, index = plan.shifted.boundaries("cpu")
+    assert cu_seqlens.tolist() == [0, 2, 5, 7, 8] and longest == 3
+    assert index.tolist() == [2, 3, 4, 5, 6, 7, 8, 9]
 
 
-def tiny(group: int | None, heads: int = 9, kv: int = 3, seed: int = 0):
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    attention.register()
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=101, hidden_size=8 * heads, intermediate_size=32, num_hidden_layers=2,
-        num_attention_heads=heads, num_key_value_heads=kv, head_dim=8, max_position_embeddings=256,
-        attn_implementation="s2_attn",
-    )  # fmt: skip
-    config.s2_group_size = group
-    return LlamaForCausalLM(config).double()
+def test_nothing_but_padding():
+    plan = make_plan([[]], 5, 4)
+    q = torch.randn(1, 2, 5, 8)
+    for backend in IMPLEMENTATIONS.values():
+        assert torch.equal(s2_attention(q, q, q, plan, backend=backend), torch.zeros(1, 5, 2, 8))
 
 
-def logits(model, ids, **kwargs):
-    return model(input_ids=ids, use_cache=False, **kwargs).logits
+# ------------------------------------------------------------------ the choice of a backend
 
 
-@pytest.mark.parametrize("heads,kv", [(9, 3), (4, 2)])
-def test_no_token_sees_a_later_one(heads, kv):
-    model = tiny(6, heads, kv).train()
-    ids = torch.randint(0, 101, (2, 29))
-    with torch.no_grad():
-        before = logits(model, ids)
-        for t in (1, 3, 6, 17, 28):
-            changed = ids.clone()
-            changed[:, t:] = (changed[:, t:] + 1) % 101
-            assert torch.equal(logits(model, changed)[:, :t], before[:, :t])
+@pytest.mark.parametrize("name", ["flash_attn", "torch_varlen"])
+def test_a_backend_that_cannot_be_used_is_refused_with_the_reason(name):
+    q = torch.zeros(1, 2, 8, 8)
+    with pytest.raises(UserError, match=f"{name} cannot be used: it needs a CUDA device") as refusal:
+        choose(name, q, q, q)
+    assert "auto" in refusal.value.remedy
+    assert choose("auto", q, q, q).name == "sdpa" and choose("sdpa", q, q, q).name == "sdpa"
+    with pytest.raises(UserError, match="unknown"):
+        choose("xformers", q, q, q)
 
 
-def test_sparse_in_training_full_in_evaluation():
-    model, ids = tiny(6), torch.randint(0, 101, (1, 24))
-    with torch.no_grad():
-        changed = ids.clone()
-        changed[:, 0] = (changed[:, 0] + 1) % 101
-        trained = (logits(model.train(), ids) - logits(model, changed)).abs().amax(-1)[0]
-        # two layers of groups of 6, shifted by 3: token 0 reaches 5 in one step and 8 in two, and no further
-        assert trained[8] > 0 and torch.all(trained[12:] == 0)
-        evaluated = logits(model.eval(), ids)
-        model.set_attn_implementation("sdpa")
-        torch.testing.assert_close(evaluated, logits(model, ids))
+@pytest.mark.parametrize(
+    "change,reason",
+    [
+        ({}, None),
+        ({"dtype": torch.float32}, "bfloat16 or float16, not float32"),
+        ({"width": 320}, "dimensions"),
+        ({"width": 20}, "dimensions"),
+        ({"dropout": 0.1}, "dropout"),
+        ({"capability": (7, 5)}, "Ampere"),
+        ({"load": ImportError("no such package")}, "cannot be imported .*no such package"),
+    ],
+)
+def test_what_a_varlen_backend_declines(monkeypatch, change, reason):
+    class OnCuda:
+        """A tensor that says where it is; there is none here."""
+
+        device = torch.device("cuda")
+        dtype = change.get("dtype", torch.bfloat16)
+        shape = (1, 2, 8, change.get("width", 64))
+
+    def load():
+        if "load" in change:
+            raise change["load"]
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: change.get("capability", (8, 0)))
+    why = varlen.Varlen("x", load, takes_dropout=False).why_not(OnCuda, OnCuda, OnCuda, change.get("dropout", 0.0))
+    assert (why is None) if reason is None else re.search(reason, why)
 
 
-@pytest.mark.parametrize("mode", ["train", "eval"])
-def test_padding_and_packing_change_nothing(mode):
-    model = tiny(5)
-    model.train(mode == "train")
-    documents = [torch.randint(0, 101, (n,)) for n in (13, 7, 1, 22)]
-    with torch.no_grad():
-        alone = [logits(model, d[None])[0] for d in documents]
-        packed = logits(
-            model,
-            torch.cat(documents)[None],
-            position_ids=torch.cat([torch.arange(len(d)) for d in documents])[None],
-        )[0]
-        torch.testing.assert_close(packed, torch.cat(alone))
-        for side in ("left", "right"):
-            ids, mask = torch.zeros(4, 25, dtype=torch.long), torch.zeros(4, 25, dtype=torch.long)
-            positions = torch.ones(4, 25, dtype=torch.long)
-            for b, d in enumerate(documents):
-                at = slice(25 - len(d), 25) if side == "left" else slice(0, len(d))
-                ids[b, at], mask[b, at], positions[b, at] = d, 1, torch.arange(len(d))
-            for extra in ({}, {"position_ids": positions}) if side == "right" else ({"position_ids": positions},):
-                out = logits(model, ids, attention_mask=mask, **extra)
-                for b, reference in enumerate(alone):
-                    torch.testing.assert_close(out[b, mask[b].bool()], reference)
+def test_without_the_private_kernels_sdpa_computes(monkeypatch):
+    q = torch.randn(1, 4, 40, 8)
+    plan = make_plan([[Span(0, 40)]], 40, 16)
+    expected = s2_attention(q, q, q, plan)
+    monkeypatch.setattr(cpu, "FORWARD", "_no_such_kernel")
+    cpu.available.cache_clear()
+    try:
+        assert not cpu.available()
+        torch.testing.assert_close(s2_attention(q, q, q, plan), expected)
+    finally:
+        cpu.available.cache_clear()
 
 
-def test_another_packed_document_changes_nothing():
-    model = tiny(4).train()
-    ids, positions = torch.randint(0, 101, (1, 20)), torch.cat([torch.arange(9), torch.arange(11)])[None]
-    other = ids.clone()
-    other[:, :9] = (other[:, :9] + 1) % 101
-    with torch.no_grad():
-        a, b = (logits(model, x, position_ids=positions)[:, 9:] for x in (ids, other))
-        assert torch.equal(a, b)
+def test_values_of_another_width_and_dropout_go_to_sdpa():
+    """Latent attention has values narrower than its keys; dropout is not what the CPU kernel does."""
+    torch.manual_seed(0)
+    q, v = torch.randn(1, 4, 40, 12), torch.randn(1, 4, 40, 8)
+    plan = make_plan([[Span(0, 40)]], 40, 16)
+    out = s2_attention(q, q, v, plan)
+    assert distance(out, attention(q, q, v, dense_mask([[(0, 40)]], 40, 4, 16, "split"))) < 1e-5
+    with_dropout = s2_attention(q, q, q, plan, dropout=0.5)
+    assert distance(with_dropout, s2_attention(q, q, q, plan)) > 0.1
 
 
-def test_gradient_checkpointing_gives_the_same_gradients():
-    ids = torch.randint(0, 101, (2, 21))
-    positions = torch.cat([torch.arange(8), torch.arange(13)]).expand(2, -1)
-    gradients = []
-    for checkpointing in (False, True):
-        model = tiny(5).train()
-        if checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        logits(model, ids, position_ids=positions).square().sum().backward()
-        gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
-    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
-
-
-def test_generation_with_cache_equals_sdpa():
-    model = tiny(4).eval()
-    ids, mask = torch.randint(0, 101, (2, 9)), torch.ones(2, 9, dtype=torch.long)
-    mask[0, :4] = 0
-    runs = []
-    for name in ("s2_attn", "sdpa"):
-        model.set_attn_implementation(name)
-        runs.append(model.generate(ids, attention_mask=mask, max_new_tokens=6, do_sample=False, pad_token_id=0))
-    assert torch.equal(*runs)
-
-
-def test_inference_mode():
-    """Inference tensors have no version counter, so their plan is not kept: a changed mask is seen."""
-    model = tiny(4).eval()
-    ids, positions = torch.randint(0, 101, (1, 12)), torch.cat([torch.arange(5), torch.arange(7)])[None]
-    expected = [logits(model, ids, position_ids=p).detach() for p in (positions, torch.arange(12)[None])]
-    with torch.inference_mode():
-        given = positions.clone()
-        assert given.is_inference()
-        assert torch.equal(logits(model, ids, position_ids=given), expected[0])
-        given.copy_(torch.arange(12)[None])
-        assert torch.equal(logits(model, ids, position_ids=given), expected[1])
-    assert not torch.equal(*expected)
-
-
-def test_group_size_must_be_said():
-    model = tiny(4).train()
-    del model.config.s2_group_size
-    with pytest.raises(ValueError, match="s2_group_size"):
-        logits(model, torch.zeros(1, 4, dtype=torch.long))
-
-
-def test_what_it_cannot_honour_is_refused():
-    module = tiny(4).model.layers[0].self_attn.train()
-    q, k = torch.zeros(1, 9, 4, 8), torch.zeros(1, 3, 4, 8)
-    with pytest.raises(ValueError, match="sliding_window"):
-        attention.s2_attention_forward(module, q, k, k, None, sliding_window=2)
-    with pytest.raises(ValueError, match="cache"):
-        attention.s2_attention_forward(module, q[:, :, :1], k, k, None)
+def test_the_cpu_function_keeps_its_inputs_as_they_are():
+    """Grouped keys are saved once, not once per query head, and bfloat16 is not saved as float32."""
+    q, k = torch.randn(1, 9, 64, 8, dtype=torch.bfloat16), torch.randn(1, 3, 64, 8, dtype=torch.bfloat16)
+    leaves = [x.requires_grad_() for x in (q, k, k.detach().clone())]
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x) or x, lambda x: x):
+        cpu.attend(*leaves, [Part(0, 9, make_plan([[Span(0, 64)]], 64, None).straight)])
+    large = [x for x in saved if x.ndim == 4]
+    assert sum(x.numel() * x.element_size() for x in large) == 2 * 64 * 8 * (9 + 3 + 3 + 9)

@@ -112,7 +112,7 @@ def test_is_an_ordinary_model(base, merged) -> None:
     prompt = tokenizer("A long document", return_tensors="pt")
     assert model.generate(**prompt, max_new_tokens=3, do_sample=False).shape[1] > prompt["input_ids"].shape[1]
     card = (folder / "README.md").read_text()
-    assert "base_model: " in card and "512" in card and "d1g3st" in card
+    assert f"| base model | {base.name} |" in card and "512 tokens" in card and "d1g3st" in card
 
 
 def test_rounding_is_recorded_apart(base, train, tmp_path) -> None:

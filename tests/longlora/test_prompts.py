@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from longlora.errors import UserError
-from longlora.prompts import encode_prompt, plain_ids, prompt_text, render
+from longlora.prompts import (
+    answer_text,
+    begins_with_bos,
+    encode_prompt,
+    plain_batch,
+    plain_ids,
+    prompt_text,
+    render,
+    render_messages,
+)
+from longlora.templates import CHAT, ChosenTemplate, choose_template
 
 INSTRUCTION, OUTPUT = "Below is a memo.\n\n12 boats left.\n\nHow many boats?", "12 boats.\nNo more"
 
@@ -82,3 +94,131 @@ def test_plain_ids_know_no_special_token(tokenizer) -> None:
     ids = plain_ids(tokenizer, PRINTED)
     assert tokenizer.decode(ids) == PRINTED and not set(ids) & set(tokenizer.added_tokens_decoder)
     assert tokenizer("<|im_end|>")["input_ids"] == [tokenizer.eos_token_id]  # the tokenizer stays as it was
+
+
+# ------------------------------------------------------------------ templates that are not the model's own
+
+VICUNA = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}USER: {{ m['content'] }}\n"
+    "{% else %}ASSISTANT: {{ m['content'] }}\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT: {% endif %}"
+)
+THINKS = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] | trim }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n\n</think>\n\n{% endif %}"
+)
+FORGETS = (  # shows only the last two messages
+    "{% for m in messages[-2:] %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture
+def own(smollm2_dir):
+    """A tokenizer whose template may be changed."""
+    from longlora.models import load_tokenizer
+
+    return load_tokenizer(smollm2_dir)
+
+
+def test_a_template_file_takes_the_chat_templates_place(own, tmp_path) -> None:
+    file = tmp_path / "vicuna.jinja"
+    file.write_text(VICUNA)
+    chosen = choose_template(file)
+    assert chosen.put_on(own) == "chat"
+    rendered = render(own, "chat", INSTRUCTION, OUTPUT)
+    prompt, answer = rendered.input_ids[: rendered.answer_start], rendered.input_ids[rendered.answer_start :]
+    assert own.decode(prompt) == f"USER: {INSTRUCTION}\nASSISTANT: "
+    assert own.decode(answer) == f"{OUTPUT}{own.eos_token}"  # the template ends no turn: EOS does
+    (tmp_path / "stats.json").write_text(json.dumps(chosen.record()))
+    assert choose_template(None, tmp_path / "stats.json") == chosen
+    assert choose_template("inst", tmp_path / "stats.json") == ChosenTemplate("inst")
+    assert choose_template(None, tmp_path / "none.json") == CHAT
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{% for m in messages %}", "cannot be used"),
+        ("{{ messages[0]['nothing'].x }}", "cannot be used"),
+        ("{% for m in messages %}{{ m['role'] }}{% endfor %}", "leaves out"),
+        ("{% for m in messages if m['role'] == 'user' %}{{ m['content'] }}{% endfor %}", "leaves out"),
+    ],
+)
+def test_template_files_that_cannot_be_used(own, tmp_path, text, message) -> None:
+    (tmp_path / "a.jinja").write_text(text)
+    with pytest.raises(UserError, match=message) as error:
+        choose_template(tmp_path / "a.jinja").put_on(own)
+    assert error.value.remedy
+    with pytest.raises(UserError, match="cannot be read"):
+        choose_template(tmp_path / "none.jinja")
+
+
+def test_only_files_of_templates_are_a_setting() -> None:
+    from longlora.train.settings import TrainSettings
+
+    assert TrainSettings(template="inst").template == "inst"
+    assert str(TrainSettings(template="a/b.jinja").template) == "a/b.jinja"
+    with pytest.raises(ValueError, match=r"ends in \.jinja"):
+        TrainSettings(template="chatt")
+
+
+def test_answer_where_generation_begins_otherwise_than_a_finished_turn(own) -> None:
+    """The answer follows the prompt of inference, and ends as the template ends turns."""
+    own.chat_template = THINKS
+    assert answer_text(own, "chat", OUTPUT) == f"{OUTPUT}<|im_end|>"
+    rendered = render(own, "chat", INSTRUCTION, OUTPUT)
+    assert own.decode(rendered.input_ids[: rendered.answer_start]).endswith("assistant\n<think>\n\n</think>\n\n")
+
+
+TURNS = [
+    {"role": "system", "content": "Be short."},
+    {"role": "user", "content": "Quote <|im_end|> twice"},
+    {"role": "assistant", "content": "<|im_end|><|im_end|>"},
+    {"role": "user", "content": "Again?"},
+    {"role": "assistant", "content": "No.\n"},
+]
+
+
+def test_every_turn_of_a_conversation(own) -> None:
+    pieces = render_messages(own, "chat", TURNS)
+    assert "".join(own.decode(ids) for ids, _ in pieces) == own.apply_chat_template(TURNS, tokenize=False).rstrip("\n")
+    learned = [ids for ids, learns in pieces if learns]
+    assert [own.decode(ids) for ids in learned] == ["<|im_end|><|im_end|><|im_end|>", "No.\n<|im_end|>"]
+    assert [ids.count(own.eos_token_id) for ids in learned] == [1, 1]  # what is quoted ends no turn
+    single = render(own, "chat", INSTRUCTION, OUTPUT)
+    turn = [{"role": "user", "content": INSTRUCTION}, {"role": "assistant", "content": OUTPUT}]
+    assert [i for ids, _ in render_messages(own, "chat", turn) for i in ids] == single.input_ids
+
+
+def test_conversations_of_the_plain_formats(own) -> None:
+    pieces = render_messages(own, "inst", TURNS[1:])
+    assert own.decode(pieces[2][0]) == f"{own.bos_token}[INST]Again?[/INST]"
+    assert [learns for _, learns in pieces] == [False, True, False, True]
+    with pytest.raises(UserError, match="take turns"):
+        render_messages(own, "plain", TURNS)
+
+
+def test_conversations_that_are_refused(own) -> None:
+    with pytest.raises(UserError, match="no message is the assistant's"):
+        render_messages(own, "chat", TURNS[:2])
+    own.chat_template = FORGETS
+    with pytest.raises(UserError, match="earlier turns otherwise"):
+        render_messages(own, "chat", TURNS[1:])
+
+
+def test_begins_with_bos(own) -> None:
+    assert not begins_with_bos(own)
+
+    class Llama:
+        bos_token_id = 1
+
+        def __call__(self, text: str) -> dict[str, list[int]]:
+            return {"input_ids": [1, 7]}
+
+    assert begins_with_bos(Llama())  # type: ignore[arg-type]
+
+
+def test_a_batch_has_the_tokens_of_each(tokenizer) -> None:
+    texts = [INSTRUCTION, "", PRINTED]
+    assert plain_batch(tokenizer, texts) == [plain_ids(tokenizer, text) for text in texts]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
-from transformers import AutoConfig, GPTNeoXConfig, LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig, LlamaForCausalLM
 
 from longlora.errors import UserError
-from longlora.rope import extend, window
+from longlora.rope import extend, hold_dynamic, window
 
 
 def llama(**kwargs):
@@ -87,3 +89,86 @@ def test_gpt_neox_keeps_its_partial_rotation():
     new = extend(config, 8192, "linear")
     assert new.rope_parameters["partial_rotary_factor"] == config.rope_parameters["partial_rotary_factor"] == 0.25
     assert new.rope_parameters["factor"] == 4
+
+
+def neox(**kwargs):
+    small = {
+        "hidden_size": 32,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 1,
+        "intermediate_size": 8,
+        "vocab_size": 16,
+        "rotary_pct": 0.5,
+        "max_position_embeddings": 4096,
+    }
+    return GPTNeoXConfig(**{**small, **kwargs})
+
+
+@pytest.mark.parametrize("make", [llama, neox])
+@pytest.mark.parametrize("method", ["linear", "dynamic", "yarn", "llama3"])
+@pytest.mark.parametrize("extended_before", [False, True])
+def test_round_trip_through_an_adapter(method, make, extended_before, tmp_path):
+    """Frequencies and logits at the new length are the same after save_adapter, reload and plain transformers."""
+    from longlora.adapters import LoraSettings, add_adapters, load_adapter, save_adapter
+
+    config = extend(make(), 8192, method) if extended_before else make()
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "base")
+    new = extend(AutoConfig.from_pretrained(tmp_path / "base"), 16384, method)
+    assert new.rope_parameters["factor"] == 4 and window(new) == 16384
+    model = add_adapters(
+        AutoModelForCausalLM.from_pretrained(tmp_path / "base", config=new), LoraSettings(r=2), ("norm",)
+    )
+    save_adapter(model, tmp_path / "adapter")
+    again = AutoConfig.from_pretrained(tmp_path / "adapter")
+    assert again.rope_parameters == new.rope_parameters and window(again) == 16384
+    assert again.max_position_embeddings == new.max_position_embeddings
+    loaded = load_adapter(AutoModelForCausalLM.from_pretrained(tmp_path / "base", config=again), tmp_path / "adapter")
+    positions = torch.tensor([[0, 1, 5000, 16383]])  # dynamic RoPE looks at the largest
+    ids = torch.tensor([[1, 2, 3, 4]])
+    with torch.no_grad():
+        a, b = (m.eval()(ids, position_ids=positions, use_cache=False).logits for m in (model, loaded))
+    assert torch.equal(a, b) and torch.isfinite(a).all()
+    slowest = [rotary(m).inv_freq[-1] for m in (loaded, AutoModelForCausalLM.from_config(make()))]
+    assert slowest[0] < slowest[1]  # what makes far positions familiar
+    assert len(rotary(loaded).inv_freq) == 4  # llama: half of a head of 8; gpt_neox: of the rotated half of 16
+
+
+def rotary(model):
+    return next(m for m in model.modules() if hasattr(m, "inv_freq"))
+
+
+def test_an_attention_factor_of_the_old_scale_is_dropped(caplog):
+    """YaRN's temperature follows the factor: an explicit one of factor 2 would stay when the factor becomes 8."""
+    scaling = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 4096}
+    plain = llama(max_position_embeddings=8192, rope_scaling=scaling)
+    explicit = llama(max_position_embeddings=8192, rope_scaling={**scaling, "attention_factor": 1.07})
+    assert explicit.rope_parameters["attention_factor"] == 1.07
+    a, b = (extend(c, 32768, "yarn") for c in (plain, explicit))
+    assert a.rope_parameters == b.rope_parameters and b.rope_parameters["factor"] == 8
+    assert "attention_factor" in caplog.text
+    scale = LlamaForCausalLM(b).model.rotary_emb.attention_scaling
+    assert scale == pytest.approx(0.1 * math.log(8) + 1)
+    assert extend(explicit, 8192, "yarn").rope_parameters["attention_factor"] == 1.07  # nothing changes: it stays
+
+
+@pytest.mark.parametrize("make", [llama, neox])
+def test_dynamic_is_held_while_training(make):
+    """No document's length changes another's frequencies; at the full length they are those of inference."""
+    torch.manual_seed(0)
+    config = extend(make(max_position_embeddings=32), 128, "dynamic")
+    free, held = (AutoModelForCausalLM.from_config(config).eval() for _ in range(2))
+    held.load_state_dict(free.state_dict())
+    assert hold_dynamic(held, 128) and not hold_dynamic(held, 128)
+    ids = torch.arange(128)[None] % 16
+    with torch.no_grad():
+        torch.testing.assert_close(held(ids).logits, free(ids).logits)
+        short = held(ids[:, :20]).logits  # after a long one: transformers would have gone back
+        torch.testing.assert_close(held(ids).logits[:, :20], short)
+    assert held.config.rope_parameters["rope_type"] == "dynamic"  # what is saved
+
+
+def test_other_rope_is_not_held():
+    model = LlamaForCausalLM(extend(llama(), 8192, "yarn"))
+    before = model.model.rotary_emb.inv_freq.clone()
+    assert not hold_dynamic(model, 8192) and torch.equal(model.model.rotary_emb.inv_freq, before)

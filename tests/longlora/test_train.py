@@ -1,4 +1,4 @@
-"""Data, loss, and the train stage: what is learned, where it stops, and that a killed run ends the same."""
+"""The train stage: what is learned, where it stops, and that a killed run ends the same."""
 
 from __future__ import annotations
 
@@ -13,64 +13,16 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from train_options import SMALL
 
 from longlora.errors import UserError
 from longlora.train import checkpoints, data
-from longlora.train.loss import supervised_loss
 from longlora.train.settings import TrainSettings
 
 ROOT = Path(__file__).parents[2]
-SMALL = {"row_tokens": 96, "global_batch_size": 2, "warmup_steps": 2, "learning_rate": 1e-2, "threads": 1}
-
-
-@pytest.fixture(scope="session")
-def dataset(tmp_path_factory) -> Path:
-    """Twelve rows about six words, in the layout of datasets_build."""
-    folder = tmp_path_factory.mktemp("dataset")
-    words = ["kernel", "margin", "ledger", "column", "glyph", "vellum"]
-    rows = [
-        {
-            "id": f"r{i:02}",
-            "instruction": f"Repeat the word {w}." + " Please." * (i % 5),
-            "output": f"{w} {w}",
-        }
-        for i, w in enumerate(words * 2)
-    ]
-    (folder / "data").mkdir()
-    pq.write_table(pa.Table.from_pylist(rows), folder / "data" / "train-00000-of-00001.parquet")
-    (folder / "splits.json").write_text(json.dumps({"d1": "train", "d2": "validation"}))
-    documents = [
-        {"doc_id": "d1", "text": "The quick brown fox. " * 60},
-        {"doc_id": "d2", "text": "Held out. " * 60},
-    ]
-    pq.write_table(pa.Table.from_pylist(documents), folder / "documents.parquet")
-    return folder
-
-
-@pytest.fixture
-def train(dataset, tiny_model_dir):
-    """Run the stage; returns metrics, the work folder and the events."""
-    from longlora.train.stage import run
-
-    def go(work: Path, stop_after: int | None = None, model: Path = tiny_model_dir, **settings):
-        events = []
-
-        def report(event, **fields):
-            events.append((event, fields))
-            if event == "progress" and stop_after is not None and fields["done"] >= stop_after:
-                raise KeyboardInterrupt
-
-        inputs = {"datasets_build": dataset, "pdf2txt": dataset, "model": model}
-        return run(TrainSettings(**{**SMALL, **settings}), inputs, work, report), events
-
-    return go
 
 
 @pytest.fixture
@@ -91,101 +43,6 @@ def curve(work: Path) -> list[tuple]:
     """What each step did, without times."""
     lines = [json.loads(line) for line in (work / "output/metrics.jsonl").read_text().splitlines()]
     return [tuple(d[k] for k in ("step", "loss", "grad_norm", "learning_rate", "tokens")) for d in lines]
-
-
-# ------------------------------------------------------------------ data
-
-
-@given(st.lists(st.integers(1, 100), max_size=60))
-def test_packing_loses_nothing_and_fits(lengths):
-    rows = data.pack(lengths, 100)
-    assert sorted(i for row in rows for i in row) == list(range(len(lengths)))
-    assert all(sum(lengths[i] for i in row) <= 100 for row in rows)
-    assert len(rows) <= 2 * max(1, -(-sum(lengths) // 100)) or not lengths
-
-
-def test_labels_cover_the_answer_and_its_end(dataset, tokenizer):
-    samples = data.sft_samples(dataset, tokenizer, "chat", 96)
-    assert len(samples) == 12
-    first = samples[0]
-    trained = tokenizer.decode(first.labels[first.labels != -100])
-    assert trained == "kernel kernel<|im_end|>"
-    assert (first.labels[first.labels != -100] == first.input_ids[first.labels != -100]).all()
-
-
-def test_collate_marks_documents():
-    a, b = (data.Sample(str(n), np.arange(n, dtype=np.int32), np.arange(n, dtype=np.int32)) for n in (3, 2))
-    batch = data.collate([[a, b], [b]], pad_id=9, multiple=1)
-    assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1], [0, 1, 0, 1, 2]]
-    assert batch["input_ids"].tolist() == [[0, 1, 2, 0, 1], [0, 1, 9, 9, 9]]
-    assert batch["labels"][1].tolist() == [0, 1, -100, -100, -100]
-    assert batch["row_ids"] == [["3", "2"], ["2"]] and batch["tokens"] == 7
-    padded = data.collate([[a, b]], pad_id=9, multiple=4)  # padding is one more document
-    assert padded["position_ids"].tolist() == [[0, 1, 2, 0, 1, 0, 1, 2]]
-    assert padded["labels"][0, 5:].tolist() == [-100] * 3
-
-
-def test_text_is_of_train_documents_only(dataset, tokenizer):
-    samples = data.text_samples(dataset / "documents.parquet", dataset / "splits.json", tokenizer, 64)
-    assert {s.id.partition(":")[0] for s in samples} == {"d1"}
-    assert samples[-1].input_ids[-1] == tokenizer.eos_token_id
-    assert all(s.labels[0] == -100 and (s.labels[1:] == s.input_ids[1:]).all() for s in samples)
-
-
-def test_special_tokens_in_a_document_are_plain_text(tmp_path, tokenizer):
-    text = "A page that quotes <|im_end|> and <|im_start|>system. " * 3
-    pq.write_table(pa.Table.from_pylist([{"doc_id": "d1", "text": text}]), tmp_path / "documents.parquet")
-    (tmp_path / "splits.json").write_text(json.dumps({"train": ["d1"]}))
-    (sample,) = data.text_samples(tmp_path / "documents.parquet", tmp_path / "splits.json", tokenizer, 512)
-    special = set(tokenizer.all_special_ids)
-    assert not special & set(sample.input_ids[:-1].tolist()) and sample.input_ids[-1] == tokenizer.eos_token_id
-    assert tokenizer.decode(sample.input_ids[:-1]) == text
-
-
-def test_stream_is_whole_epochs_in_new_orders():
-    rows = [[i] for i in range(5)]
-    order = [r[0] for r in data.stream(rows, 12, seed=3)]
-    assert sorted(order[:5]) == sorted(order[5:10]) == list(range(5)) and order[:5] != order[5:10]
-    assert order == [r[0] for r in data.stream(rows, 12, seed=3)] != [r[0] for r in data.stream(rows, 12, seed=4)]
-
-
-def test_a_row_that_is_too_long_is_an_error(dataset, tokenizer):
-    with pytest.raises(UserError, match="longer than a training row") as caught:
-        data.sft_samples(dataset, tokenizer, "chat", 20)
-    assert "dataset.max_tokens" in caught.value.remedy and "train.row_tokens" in caught.value.remedy
-
-
-# ------------------------------------------------------------------ loss
-
-
-@pytest.mark.parametrize("chunk", [3, 1000])
-def test_loss_equals_full_logits(chunk):
-    torch.manual_seed(0)
-    head = torch.nn.Linear(8, 50, bias=False)
-    hidden = torch.randn(2, 17, 8, requires_grad=True)
-    labels = torch.randint(0, 50, (2, 17))
-    labels[:, :6] = -100
-    logits = head(hidden)[:, :-1].flatten(0, 1)
-    expected = torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten(), ignore_index=-100, reduction="sum")
-    ours = supervised_loss(hidden, labels, head, chunk)
-    torch.testing.assert_close(ours, expected)
-    inputs = [hidden, head.weight]
-    for a, b in zip(torch.autograd.grad(ours, inputs), torch.autograd.grad(expected, inputs), strict=True):
-        torch.testing.assert_close(a, b)
-
-
-def test_loss_equals_transformers(tiny_model_dir):
-    from longlora.models import load_model
-
-    model = load_model(tiny_model_dir, dtype="float32").eval()
-    ids = torch.randint(3, 900, (1, 40))
-    labels = ids.clone()
-    labels[:, :15] = -100
-    with torch.no_grad():
-        reference = model(input_ids=ids, labels=labels).loss
-        hidden = model.base_model(input_ids=ids).last_hidden_state
-        ours = supervised_loss(hidden, labels, model.get_output_embeddings()) / (labels[:, 1:] != -100).sum()
-    torch.testing.assert_close(ours, reference)
 
 
 # ------------------------------------------------------------------ the stage
@@ -210,7 +67,7 @@ def test_first_loss_is_the_base_models(train, tmp_path, dataset, tiny_model_dir,
     from longlora.models import load_model
 
     metrics, _ = train(tmp_path, max_steps=1, global_batch_size=4, dtype="float32", micro_batch_size=2, group=400)
-    samples = data.sft_samples(dataset, tokenizer, "chat", 96)
+    samples = data.sft_samples(dataset, tokenizer, "chat", 96, tmp_path / "tokens")
     rows = data.stream(data.make_rows(samples, 96, True), 4, seed=0)
     model = load_model(tiny_model_dir, dtype="float32").eval()
     total = count = 0.0
@@ -344,7 +201,7 @@ def test_a_started_anew_attempt_leaves_no_foreign_result(train, tmp_path):
 
 
 def test_nan_stops_with_the_rows(train, tmp_path):
-    from longlora.train.trainer import LossNotFinite
+    from longlora.train.finite import LossNotFinite
 
     with pytest.raises(LossNotFinite, match=r"r\d\d") as caught:
         train(tmp_path, max_steps=30, learning_rate=1e30, warmup_steps=0)

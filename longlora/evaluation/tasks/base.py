@@ -7,10 +7,11 @@ from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from longlora.evaluation.data import Sources, dataset_template
+from longlora.evaluation.data import Sources
 from longlora.evaluation.settings import EvaluateSettings
 from longlora.evaluation.statistics import Bootstrap, Interval
 from longlora.prompts import Template
+from longlora.templates import choose_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,8 +33,9 @@ class Context:
 
     @property
     def template(self) -> Template:
-        """The prompt format asked for, else the dataset's."""
-        return self.settings.template or dataset_template(self.sources.dataset)
+        """The prompt format asked for, else the dataset's; a template file is put on the tokenizer."""
+        record = self.sources.dataset / "stats.json" if self.sources.dataset else None
+        return choose_template(self.settings.template, record).put_on(self.tokenizer)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from longlora.evaluation.data import Sources, Text, text_files, validation_docum
 from longlora.evaluation.settings import EvaluateSettings
 from longlora.evaluation.statistics import Bootstrap
 from longlora.evaluation.tasks.base import Comparison, Context, Sample, Skipped
-from longlora.prompts import plain_ids
+from longlora.prompts import begins_with_bos, plain_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,7 +33,7 @@ def windows(tokenizer: PreTrainedTokenizerBase, text: Text, window: int, limit: 
     """At most ``limit`` full windows of ``window`` tokens from the beginning of ``text``."""
     head = text.text[: window * limit * CHARACTERS_PER_TOKEN]
     ids = plain_ids(tokenizer, head)
-    begin = [tokenizer.bos_token_id] if _begins_with_bos(tokenizer) else []
+    begin = [tokenizer.bos_token_id] if begins_with_bos(tokenizer) else []
     step = window - len(begin)
     return [
         Sample(
@@ -44,11 +44,6 @@ def windows(tokenizer: PreTrainedTokenizerBase, text: Text, window: int, limit: 
         )
         for i in range(min(limit, len(ids) // step))
     ]
-
-
-def _begins_with_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
-    ids = tokenizer("a")["input_ids"]
-    return bool(ids) and ids[0] == tokenizer.bos_token_id
 
 
 class Perplexity:

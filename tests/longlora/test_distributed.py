@@ -1,0 +1,268 @@
+"""Two processes (gloo, CPU) train what one trains, with DDP and with DeepSpeed's ZeRO."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ranks
+import torch
+from safetensors.torch import load_file
+from train_options import SMALL
+
+from flows.child import ChildFailed, run_in_child
+from flows.stages import STAGES, stage_index
+from longlora.errors import UserError
+from longlora.models import load_tokenizer
+from longlora.train import data, launch
+from longlora.train.loss import chunk_count
+from longlora.train.settings import TrainSettings
+
+OPTIONS = {
+    **SMALL,
+    "global_batch_size": 4,
+    "max_steps": 6,
+    "dtype": "float32",
+    "weight_decay": 0.1,
+    "learning_rates": {"B": 2e-2, "embed": 1e-3},
+}
+ZERO = ("zero2", "zero3")
+
+
+@pytest.fixture(scope="session")
+def uneven(tmp_path_factory) -> Path:
+    """Rows of very different length: at a chunk of 1,024 labels, one rank has several and the other one."""
+    folder = tmp_path_factory.mktemp("uneven")
+    rows = [{"id": f"u{i}", "instruction": "Count.", "output": "kernel " * (1100 if i % 2 else 3)} for i in range(8)]
+    (folder / "data").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), folder / "data" / "train-00000-of-00001.parquet")
+    return folder
+
+
+def curve(work: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (work / "output/metrics.jsonl").read_text().splitlines()]
+
+
+def weights(work: Path) -> dict[str, torch.Tensor]:
+    return load_file(work / "output/adapter/adapter_model.safetensors")
+
+
+def assert_same(a: Path, b: Path) -> None:
+    """Loss curves to 1e-6, weights to 1e-5; one line per step; as many tokens."""
+    assert [line["step"] for line in curve(a)] == [line["step"] for line in curve(b)]
+    for key in ("loss", "grad_norm", "learning_rate", "tokens"):
+        assert [line[key] for line in curve(a)] == pytest.approx([line[key] for line in curve(b)], rel=2e-6), key
+    left, right = weights(a), weights(b)
+    assert left.keys() == right.keys()
+    for name in left:
+        torch.testing.assert_close(left[name], right[name], rtol=0, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def succeed(*args, **settings) -> str:
+    done = ranks.run(*args, **settings)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, dataset, tiny_model_dir) -> Path:
+    """The undisturbed run on one device."""
+    work = tmp_path_factory.mktemp("alone") / "work"
+    succeed(dataset, tiny_model_dir, work, **OPTIONS)
+    return work
+
+
+@pytest.mark.parametrize("strategy", ["ddp", *(pytest.param(name, marks=pytest.mark.slow) for name in ZERO)])
+def test_two_processes_do_what_one_does(tmp_path, alone, dataset, tiny_model_dir, strategy):
+    if strategy in ZERO:
+        pytest.importorskip("deepspeed")
+    work = tmp_path / "two"
+    log = succeed(
+        dataset, tiny_model_dir, work, **OPTIONS, devices=2, strategy=strategy, save_every_steps=2, micro_batch_size=1
+    )
+    assert_same(work, alone)
+    assert log.count("steps 6 ") == 1  # the first process alone reports
+    layout = json.loads((work / "checkpoints/step-00000004/manifest.json").read_text())["layout"]
+    assert layout == {"world": 2, "strategy": strategy}
+    # The base moved, and every group did: an untrained group would pass unseen in a comparison alone.
+    start = tmp_path / "start"
+    succeed(dataset, tiny_model_dir, start, **{**OPTIONS, "max_steps": 1})  # warm-up begins at rate 0
+    first, last = weights(start), weights(work)
+    assert all(not torch.equal(first[name], last[name]) for name in first)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", *ZERO])
+def test_a_killed_process_ends_all_and_the_run_goes_on(tmp_path, alone, dataset, tiny_model_dir, strategy):
+    if strategy in ZERO:
+        pytest.importorskip("deepspeed")
+    work = tmp_path / "two"
+    options = {**OPTIONS, "devices": 2, "strategy": strategy, "save_every_steps": 1}
+    process, children = started(work, ranks.command(dataset, tiny_model_dir, work, **options))
+    children[1].kill()
+    assert process.wait(60) != 0
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive and not (work / "output").exists()
+    log = succeed(dataset, tiny_model_dir, work, **options)
+    assert json.loads((work / "result.json").read_text())["metrics"]["resumed_from"] >= 1, log
+    assert_same(work, alone)
+
+
+def started(work: Path, command: list[str]) -> tuple[subprocess.Popen, list[psutil.Process]]:
+    """The command once it has a checkpoint, with its two ranks in order."""
+    process = subprocess.Popen(command, env=ranks.environment(), stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(work.glob("checkpoints/step-*")) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.01)
+    found = {}
+    for child in psutil.Process(process.pid).children():
+        found[child.environ().get("RANK")] = child
+    return process, [found["0"], found["1"]]
+
+
+@pytest.mark.slow
+def test_ranks_end_with_the_launcher(tmp_path, dataset, tiny_model_dir):
+    work = tmp_path / "two"
+    options = {**OPTIONS, "devices": 2, "save_every_steps": 1, "max_steps": 500}
+    process, children = started(work, ranks.command(dataset, tiny_model_dir, work, **options))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
+
+
+@pytest.mark.slow
+def test_sigterm_of_one_rank_stops_all_after_a_checkpoint(tmp_path, dataset, tiny_model_dir):
+    work = tmp_path / "two"
+    options = {**OPTIONS, "devices": 2, "max_steps": 500}
+    command = ranks.command(dataset, tiny_model_dir, work, **options, save_every_steps=1)
+    process, children = started(work, command)
+    children[1].send_signal(signal.SIGTERM)
+    assert process.wait(60) != 0
+    steps = sorted(work.glob("checkpoints/step-*"))
+    lines = (work / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) < 500 and json.loads((steps[-1] / "manifest.json").read_text())["step"] == len(lines)
+    assert not list(work.glob("checkpoints/.step*"))
+
+
+@pytest.mark.slow
+def test_another_number_of_devices(tmp_path, alone, dataset, tiny_model_dir):
+    """DDP goes on with any; each leg ends where SIGTERM or a shorter schedule left it."""
+    work = tmp_path / "work"
+    options = {**OPTIONS, "save_every_steps": 2}
+    for devices, until in ((1, 2), (2, 4), (1, None)):
+        stop_at(work, until, dataset, tiny_model_dir, **options, devices=devices)
+    assert json.loads((work / "result.json").read_text())["metrics"]["resumed_from"] >= 4
+    assert_same(work, alone)
+
+
+def stop_at(work: Path, step: int | None, *inputs: Path, **options) -> None:
+    """Run until there is a checkpoint of ``step``, then kill; or to the end."""
+    if step is None:
+        succeed(*inputs, work, **options)
+        return
+    process = subprocess.Popen(ranks.command(*inputs, work, **options), env=ranks.environment())
+    while process.poll() is None and not (work / f"checkpoints/step-{step:08d}").exists():
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.slow
+def test_zero_on_another_number_of_devices_is_refused(tmp_path, dataset, tiny_model_dir):
+    pytest.importorskip("deepspeed")
+    work = tmp_path / "work"
+    options = {**OPTIONS, "save_every_steps": 1}
+    stop_at(work, 2, dataset, tiny_model_dir, **options, devices=2, strategy="zero2")
+    done = ranks.run(dataset, tiny_model_dir, work, **options)
+    assert done.returncode == 1
+    assert "2 processes with zero2" in done.stderr and "1 process with ddp" in done.stderr
+    assert "set train.devices to 2" in done.stderr and list(work.glob("checkpoints/step-*"))
+
+
+@pytest.mark.slow
+def test_ranks_with_different_labels_do_not_wait_for_ever(tmp_path, uneven, tiny_model_dir):
+    pytest.importorskip("deepspeed")
+    options = {**OPTIONS, "context_length": 4096, "row_tokens": 2600, "packing": False, "global_batch_size": 2}
+    options |= {"max_steps": 4, "group": 128}
+    tokenizer = load_tokenizer(tiny_model_dir)
+    rows = data.stream(data.make_rows(data.sft_samples(uneven, tokenizer, "chat", 2600), 2600, False), 8, seed=0)
+    counts = [chunk_count(torch.from_numpy(row[0].labels)[None]) for row in rows]
+    assert any(first != second for first, second in zip(counts[::2], counts[1::2], strict=True)), counts
+    succeed(uneven, tiny_model_dir, tmp_path / "one", **options)
+    succeed(uneven, tiny_model_dir, tmp_path / "two", **options, devices=2, strategy="zero3")
+    assert_same(tmp_path / "two", tmp_path / "one")
+
+
+@pytest.mark.slow
+def test_not_finite_on_two_processes(tmp_path, dataset, tiny_model_dir):
+    options = {**OPTIONS, "learning_rate": 1e30, "learning_rates": {}, "warmup_steps": 0, "devices": 2}
+    done = ranks.run(dataset, tiny_model_dir, tmp_path / "work", **options)
+    assert done.returncode == 1 and done.stderr.count("the last checkpoint is from before") == 1
+    report = json.loads((tmp_path / "work/not_finite.json").read_text())
+    assert len(report["rows"]) == 2 and all(len(rank) == 2 for rank in report["rows"])
+    named = [i for rank in report["rows"] for row in rank for i in row]
+    assert len(set(named)) == len(named) and report["step"] >= 2 and report["value"] in ("nan", "inf")
+
+
+# ------------------------------------------------------------------ as a stage of the pipeline
+
+
+def in_child(work: Path, dataset: Path, model: Path, report=lambda event, **fields: None, **settings):
+    work.mkdir(parents=True, exist_ok=True)
+    stage = STAGES[stage_index("train")]
+    inputs = {"datasets_build": dataset, "model": model}
+    return run_in_child(stage, TrainSettings(**{**OPTIONS, "devices": 2, **settings}), inputs, work, report)
+
+
+@pytest.mark.slow
+def test_the_pipeline_starts_two_processes(tmp_path, alone, dataset, tiny_model_dir):
+    events: list[dict] = []
+    metrics = in_child(tmp_path / "two", dataset, tiny_model_dir, lambda event, **fields: events.append(fields))
+    assert metrics["steps"] == 6
+    assert [e["done"] for e in events if e.get("unit") == "steps"] == list(range(7))
+    assert_same(tmp_path / "two", alone)
+
+
+@pytest.mark.slow
+def test_the_pipeline_says_what_ended_a_process(tmp_path, dataset, tiny_model_dir):
+    work = tmp_path / "two"
+
+    def kill(event, **fields):
+        if fields.get("done") == 2:
+            agent = next(p for p in psutil.Process().children() if str(work) in " ".join(p.cmdline()))
+            next(p for p in agent.children() if p.environ().get("RANK") == "1").kill()
+
+    with pytest.raises(ChildFailed, match="killed"):
+        in_child(work, dataset, tiny_model_dir, kill, max_steps=500)
+    with pytest.raises(ChildFailed, match="cannot be shared by 2 devices") as caught:
+        in_child(work, dataset, tiny_model_dir, global_batch_size=3)
+    assert "global_batch_size" in (caught.value.remedy or "")
+    with pytest.raises(ChildFailed, match="longer than a training row") as caught:  # in the ranks
+        in_child(work, dataset, tiny_model_dir, row_tokens=16)
+    assert "row_tokens" in (caught.value.remedy or "")
+
+
+# ------------------------------------------------------------------ what cannot be
+
+
+def test_a_batch_that_cannot_be_shared_is_refused():
+    settings = TrainSettings(global_batch_size=6, devices=4)
+    with pytest.raises(UserError, match=r"6.*4 devices") as caught:
+        launch.command(settings, [])
+    assert "4 or 8" in caught.value.remedy
+    assert launch.accumulation(settings, 3) == 2
+
+
+def test_one_process_cannot_be_two(train, tmp_path):
+    with pytest.raises(UserError, match="devices is 2"):
+        train(tmp_path, devices=2, max_steps=1)
+    with pytest.raises(UserError, match="zero3 needs"):
+        train(tmp_path, strategy="zero3", max_steps=1)
