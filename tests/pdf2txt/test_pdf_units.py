@@ -127,7 +127,7 @@ def test_running_heads_of_many_pages_are_found_in_little_time():
     pages = [page(n) for n in range(3000)]
     began = time.process_time()
     remove_furniture(pages)
-    assert time.process_time() - began < 2
+    assert time.process_time() - began < 20  # two on a quick machine; comparing all with all takes minutes
     assert all(
         {"The Harbour Ledger", "A Foot", str(n)} <= {a.text for _, a in p.furniture} for n, p in enumerate(pages)
     )
