@@ -143,7 +143,7 @@ def parts(chunks: Iterable[str], size: int = PART) -> Iterator[str]:
         rest += chunk
         at = 0
         while len(rest) - at > 2 * size:
-            end = _cut(rest, at + size, at + 2 * size)
+            end = _cut(rest, at, size)
             yield rest[at:end]
             at = end
         rest = rest[at:]
@@ -151,12 +151,14 @@ def parts(chunks: Iterable[str], size: int = PART) -> Iterator[str]:
         yield rest
 
 
-def _cut(text: str, start: int, stop: int) -> int:
-    """The place from ``start`` to ``stop`` that is best to cut at; there is text after ``stop``."""
+def _cut(text: str, begin: int, size: int) -> int:
+    """The place that is best to cut at, ``size`` to ``2 * size`` behind ``begin``; there is text after the latter."""
+    start, stop = begin + size, begin + 2 * size
     for mark, after in (("\n", 1), (" ", 0)):
         at = text.find(mark, start - after, stop)
         while at >= 0:
-            if at and not text[at - 1].isspace() and not text[at + 1].isspace():
+            # at the very beginning what stands before it may be gone
+            if at > begin and not text[at - 1].isspace() and not text[at + 1].isspace():
                 return at + after
             at = text.find(mark, at + 1, stop)
     return stop
