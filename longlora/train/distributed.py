@@ -168,7 +168,7 @@ def gathered(model: nn.Module) -> Iterator[None]:
     if not parameters:
         yield
         return
-    from deepspeed.zero import GatheredParameters
+    import deepspeed
 
-    with GatheredParameters(parameters):
+    with deepspeed.zero.GatheredParameters(parameters):
         yield

@@ -20,7 +20,7 @@ from train_options import SMALL
 from flows.child import ChildFailed, run_in_child
 from flows.stages import STAGES, stage_index
 from longlora.errors import UserError
-from longlora.models import load_tokenizer
+from longlora.models import load_model, load_tokenizer
 from longlora.train import data, launch
 from longlora.train.loss import chunk_count
 from longlora.train.settings import TrainSettings
@@ -38,9 +38,9 @@ ZERO = ("zero2", "zero3")
 
 @pytest.fixture(scope="session")
 def uneven(tmp_path_factory) -> Path:
-    """Rows of very different length: at a chunk of 1,024 labels, one rank has several and the other one."""
+    """Rows of very different length: for the long ones the loss takes several chunks, for the short ones one."""
     folder = tmp_path_factory.mktemp("uneven")
-    rows = [{"id": f"u{i}", "instruction": "Count.", "output": "kernel " * (1100 if i % 2 else 3)} for i in range(8)]
+    rows = [{"id": f"u{i}", "instruction": "Count.", "output": "kernel " * (2400 if i % 2 else 3)} for i in range(8)]
     (folder / "data").mkdir()
     pq.write_table(pa.Table.from_pylist(rows), folder / "data" / "train-00000-of-00001.parquet")
     return folder
@@ -54,15 +54,18 @@ def weights(work: Path) -> dict[str, torch.Tensor]:
     return load_file(work / "output/adapter/adapter_model.safetensors")
 
 
-def assert_same(a: Path, b: Path) -> None:
-    """Loss curves to 1e-6, weights to 1e-5; one line per step; as many tokens."""
+def assert_same(a: Path, b: Path, atol: float = 1e-5) -> None:
+    """Loss curves to 1e-6, weights to ``atol``; one line per step; as many tokens.
+
+    DeepSpeed adds up the gradient's norm in float64, torch in float32: at 3.5 million entries that is 3e-5.
+    """
     assert [line["step"] for line in curve(a)] == [line["step"] for line in curve(b)]
-    for key in ("loss", "grad_norm", "learning_rate", "tokens"):
-        assert [line[key] for line in curve(a)] == pytest.approx([line[key] for line in curve(b)], rel=2e-6), key
+    for key, rel in {"loss": 1e-6, "grad_norm": 1e-4, "learning_rate": 1e-9, "tokens": 0}.items():
+        assert [line[key] for line in curve(a)] == pytest.approx([line[key] for line in curve(b)], rel=rel), key
     left, right = weights(a), weights(b)
     assert left.keys() == right.keys()
     for name in left:
-        torch.testing.assert_close(left[name], right[name], rtol=0, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(left[name], right[name], rtol=0, atol=atol, msg=lambda m, n=name: f"{n}: {m}")
 
 
 def succeed(*args, **settings) -> str:
@@ -192,13 +195,14 @@ def test_ranks_with_different_labels_do_not_wait_for_ever(tmp_path, uneven, tiny
     pytest.importorskip("deepspeed")
     options = {**OPTIONS, "context_length": 4096, "row_tokens": 2600, "packing": False, "global_batch_size": 2}
     options |= {"max_steps": 4, "group": 128}
-    tokenizer = load_tokenizer(tiny_model_dir)
-    rows = data.stream(data.make_rows(data.sft_samples(uneven, tokenizer, "chat", 2600), 2600, False), 8, seed=0)
-    counts = [chunk_count(torch.from_numpy(row[0].labels)[None]) for row in rows]
+    head = load_model(tiny_model_dir, dtype="float32").get_output_embeddings()
+    rows = stream_of(uneven, tiny_model_dir, tmp_path, 2600, 8, packing=False)
+    counts = [chunk_count(torch.from_numpy(row[0].labels)[None], head) for row in rows]
     assert any(first != second for first, second in zip(counts[::2], counts[1::2], strict=True)), counts
     succeed(uneven, tiny_model_dir, tmp_path / "one", **options)
     succeed(uneven, tiny_model_dir, tmp_path / "two", **options, devices=2, strategy="zero3")
-    assert_same(tmp_path / "two", tmp_path / "one")
+    # Sums over thousands of tokens round otherwise, and Adam makes a step of every gradient however small.
+    assert_same(tmp_path / "two", tmp_path / "one", atol=2e-4)
 
 
 @pytest.mark.slow
@@ -208,8 +212,16 @@ def test_not_finite_on_two_processes(tmp_path, dataset, tiny_model_dir):
     assert done.returncode == 1 and done.stderr.count("the last checkpoint is from before") == 1
     report = json.loads((tmp_path / "work/not_finite.json").read_text())
     assert len(report["rows"]) == 2 and all(len(rank) == 2 for rank in report["rows"])
-    named = [i for rank in report["rows"] for row in rank for i in row]
-    assert len(set(named)) == len(named) and report["step"] >= 2 and report["value"] in ("nan", "inf")
+    first = 4 * (report["step"] - 1)
+    rows = stream_of(dataset, tiny_model_dir, tmp_path, 96, first + 4)[first:]
+    dealt = [[[sample.id for sample in row] for row in rows[rank::2]] for rank in (0, 1)]
+    assert report["rows"] == dealt and report["step"] >= 2 and report["value"] in ("nan", "inf")
+
+
+def stream_of(dataset: Path, model: Path, folder: Path, row_tokens: int, count: int, packing: bool = True) -> list:
+    """The first rows of a training, in order."""
+    samples = data.sft_samples(dataset, load_tokenizer(model), "chat", row_tokens, folder / "stream")
+    return list(data.stream(data.make_rows(samples, row_tokens, packing), count, seed=0))
 
 
 # ------------------------------------------------------------------ as a stage of the pipeline
