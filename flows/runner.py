@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from flows.child import run_in_child
 from flows.config import RunConfig
 from flows.errors import remedy_of
 from flows.plan import Plan, PlannedStage, Selection, make_plan
@@ -20,6 +21,7 @@ from flows.runs import RunRecord, environment, new_record, now
 from flows.stages import STAGES, Report, Stage, stage_index
 from flows.store import UNITS_LOG, Store
 from longlora import models
+from longlora.train import launch
 from pdf2txt.units import write_atomic
 
 
@@ -60,7 +62,9 @@ class Executor:
         return perform()
 
     def library(self, stage: Stage, settings: BaseModel, inputs: dict[str, Path], work: Path, report: Report) -> Any:
-        """The library's function; returns its metrics."""
+        """The library's function; returns its metrics. Training on several devices takes processes of its own."""
+        if stage.name == "train" and launch.command(settings, []) is not None:  # type: ignore[arg-type]
+            return run_in_child(stage, settings, inputs, work, report)
         return stage.run(settings, inputs, work, report)
 
 

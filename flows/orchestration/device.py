@@ -1,4 +1,4 @@
-"""One run per accelerator: a slot on the server that everyone who uses the device takes."""
+"""One run per accelerator: a slot on the server for each, which everyone who uses the device takes."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ def slot_name(device: str) -> str:
 
 
 @contextmanager
-def device_slot(stage: str) -> Iterator[None]:
-    """Hold the first visible device while ``stage`` runs, if it uses one and there is one.
+def device_slots(stage: str, count: int = 1) -> Iterator[None]:
+    """Hold the first ``count`` visible devices while ``stage`` runs, if it uses one and there is one.
 
-    Strict: without the slot nothing starts, so two runs never share a device by accident.
+    All are taken in one request, so that two runs never wait for each other's. Strict: without the slots nothing
+    starts, so two runs never share a device by accident.
     """
-    devices = visible_devices() if stage in USES_DEVICE else []
+    devices = visible_devices()[:count] if stage in USES_DEVICE else []
     if not devices:
         yield
         return
@@ -41,8 +42,10 @@ def device_slot(stage: str) -> Iterator[None]:
     from prefect.concurrency.sync import concurrency
     from prefect.exceptions import ObjectAlreadyExists
 
-    name = slot_name(devices[0])
-    with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):  # made by another at the same moment
-        client.upsert_global_concurrency_limit_by_name(name, 1)
-    with concurrency(name, strict=True, lease_duration=LEASE_SECONDS, raise_on_lease_renewal_failure=False):
+    names = [slot_name(device) for device in devices]
+    with get_client(sync_client=True) as client:
+        for name in names:
+            with suppress(ObjectAlreadyExists):  # made by another at the same moment
+                client.upsert_global_concurrency_limit_by_name(name, 1)
+    with concurrency(names, strict=True, lease_duration=LEASE_SECONDS, raise_on_lease_renewal_failure=False):
         yield

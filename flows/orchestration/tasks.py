@@ -26,11 +26,12 @@ from flows.child import run_in_child
 from flows.config import FlowSettings
 from flows.errors import may_pass, remedy_of
 from flows.orchestration.delegate import run_elsewhere
-from flows.orchestration.device import device_slot
+from flows.orchestration.device import device_slots
 from flows.orchestration.publish import Publisher
 from flows.plan import PlannedStage
 from flows.runner import Executor
 from flows.stages import Report, Stage
+from longlora.train import launch
 from pdf2txt.stage import Shard, Sources
 
 MAX_SHARDS = 250  # a server on SQLite loses task runs by the thousand (Prefect 3.8); a person reads dozens
@@ -68,7 +69,8 @@ class PrefectExecutor(Executor):
         return row
 
     def library(self, stage: Stage, settings: BaseModel, inputs: dict[str, Path], work: Path, report: Report) -> Row:
-        with device_slot(stage.name):
+        devices = launch.processes(settings) if stage.name == "train" else 1  # type: ignore[arg-type]
+        with device_slots(stage.name, devices):
             if stage.name == "train":
                 self.publisher.curve_file = work / "metrics.jsonl"
                 return run_in_child(stage, settings, inputs, work, report)

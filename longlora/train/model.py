@@ -80,9 +80,8 @@ def build_model(folder: Path, config: PretrainedConfig, settings: TrainSettings)
     """
     import torch
 
-    attention.check(config, settings.row_tokens or settings.context_length)
+    check_config(config, settings)
     attention.register()
-    check_head_config(config)
     dtype = resolve_dtype(settings.dtype)
     name = attention.WRAP_NAME if settings.attention == attention.WRAP_NAME else attention.NAME
     setattr(config, attention.BACKEND_ATTRIBUTE, settings.attention_backend)
@@ -107,6 +106,16 @@ def build_model(folder: Path, config: PretrainedConfig, settings: TrainSettings)
         )
     memory.enable(base, settings)
     return model
+
+
+def check_config(config: PretrainedConfig, settings: TrainSettings) -> None:
+    """Refuse a model that cannot be trained right, by its config alone.
+
+    Raises:
+        UserError: its attention, or what is done to its logits.
+    """
+    attention.check(config, settings.row_tokens or settings.context_length)
+    check_head_config(config)
 
 
 REMEDY = "use a Llama, Mistral, Qwen or GPT-NeoX model"

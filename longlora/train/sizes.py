@@ -16,7 +16,7 @@ from longlora import adapters, attention, models, rope
 from longlora.errors import UserError
 from longlora.flops import Shape
 from longlora.models import ModelSettings
-from longlora.train.model import make_config
+from longlora.train.model import check_config, make_config
 from longlora.train.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -55,9 +55,10 @@ def measure(model: ModelSettings, settings: TrainSettings) -> Sizes:
     """The sizes of ``model`` as ``settings`` train it.
 
     Raises:
-        UserError: its config is not to be had, or the architecture is not counted.
+        UserError: its config is not to be had, the architecture is not counted, or training would refuse it.
     """
     config = read_config(model, settings)
+    check_config(config, settings)
     try:
         shape = Shape.of(config)
     except ValueError as error:

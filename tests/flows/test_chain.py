@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from flows import runner
+from flows.child import run_in_child
 from flows.config import load
 from flows.errors import UsageError
 from flows.housekeeping import find_garbage, verify_output
@@ -83,6 +85,22 @@ def test_chain_runs_then_everything_is_cached_and_explained(finished: tuple[Path
     assert len(list(store.outputs())) == 1
     assert plan_of(path, store, until="pdf2txt")["pdf2txt"][0] == "cached"
     assert find_garbage(store, keep=1).paths == []
+
+
+def test_several_devices_are_several_processes(
+    small_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two ranks under torchrun, without Prefect; what is wrong with the settings is said as ever."""
+    started: list[str] = []
+    monkeypatch.setattr(runner, "run_in_child", lambda *args: started.append(args[0].name) or run_in_child(*args))
+    config, store = load(str(small_run()), overrides=["train.devices=2"]), Store(tmp_path / "store")
+    record = run(config, store, Selection(until="train"), Watcher())
+    row = record.data["stages"][2]
+    assert row["action"] == "ran" and row["metrics"]["steps"] == 2
+    assert started == ["train"]
+    uneven = load(str(small_run()), overrides=["train.devices=2", "train.global_batch_size=3"])
+    with pytest.raises(StageFailed, match="cannot be shared by 2 devices"):
+        run(uneven, store, Selection(until="train"), Watcher())
 
 
 def test_from_needs_what_is_before_it(small_run: Callable[..., Path], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -276,9 +277,9 @@ def test_shards_hold_every_document_once_and_are_few(documents: int, size: int) 
 
 
 HOLD = """
-import time
-from flows.orchestration.device import device_slot
-with device_slot("train"):
+import sys, time
+from flows.orchestration.device import device_slots
+with device_slots("train", int(sys.argv[1])):
     print(time.time(), flush=True)
     time.sleep(1.5)
     print(time.time(), flush=True)
@@ -288,18 +289,18 @@ with device_slot("train"):
 SERVER_DIES = """
 import os, signal, sys, time
 from pathlib import Path
-from flows.orchestration.device import device_slot
+from flows.orchestration.device import device_slots
 from flows.orchestration.server import Home, joined
 store = Path(sys.argv[1])
 with joined(store) as url:
     os.environ["PREFECT_API_URL"] = url
-    with device_slot("train"):
+    with device_slots("train"):
         died = Home.of(store).running()["pid"]
         os.kill(died, signal.SIGKILL)
         while (Home.of(store).running() or {"pid": died})["pid"] == died:
             time.sleep(0.1)
         time.sleep(5)
-    with device_slot("train"):
+    with device_slots("train"):
         print("free again")
 """
 
@@ -349,13 +350,14 @@ def test_modules_of_the_user_are_not_taken_for_ours(place: Path, tmp_path: Path)
 
 
 def test_a_device_is_used_by_one_run_at_a_time(api: Api) -> None:
-    def hold(devices: str) -> subprocess.Popen[str]:
+    def hold(devices: str, count: int = 1) -> subprocess.Popen[str]:
         environment = {**os.environ, "PREFECT_API_URL": api.url, "CUDA_VISIBLE_DEVICES": devices}
-        return subprocess.Popen([sys.executable, "-c", HOLD], env=environment, stdout=subprocess.PIPE, text=True)
+        command = [sys.executable, "-c", HOLD, str(count)]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
-    same, other = [hold("0"), hold("0")], hold("1,0")
+    same, other = [hold("0"), hold("0"), hold("2,0,1", 2)], hold("1,0")
     spans = sorted(tuple(map(float, p.communicate(timeout=60)[0].split())) for p in same)
-    assert spans[0][1] <= spans[1][0], "two runs held device 0 at once"
+    assert all(a[1] <= b[0] for a, b in itertools.pairwise(spans)), "two runs held device 0 at once"
     begun, ended = map(float, other.communicate(timeout=60)[0].split())
     assert ended - begun < 5 and {limit["limit"] for limit in api.post("/v2/concurrency_limits/filter")} == {1}
 

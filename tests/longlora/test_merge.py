@@ -184,7 +184,7 @@ def test_a_shard_damaged_since_the_last_attempt_is_found(base, train, tmp_path) 
 
 
 def test_damaged_or_foreign_adapter(base, train, tmp_path) -> None:
-    with pytest.raises(UserError, match="not an adapter"):
+    with pytest.raises(UserError, match="holds neither an adapter nor a model"):
         run(MergeSettings(), {"model": base, "train": tmp_path}, tmp_path / "w1", silent)
     adapter = tmp_path / "adapter"
     adapter.mkdir()
