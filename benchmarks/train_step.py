@@ -4,13 +4,14 @@
     python benchmarks/train_step.py --length 8192 --group full 0.25        # one length; both in turn, in one process
     python benchmarks/train_step.py --length 8192 --group 0.25 --no-paired # one variant, its peak of memory its own
     python benchmarks/train_step.py --device cuda                          # all GPU variants, one after the other
-    python benchmarks/train_step.py --device cuda --length 1000000 --group 2048 --steps 1 --warm-up 0
+    python benchmarks/train_step.py --device cuda --length 1000000 --group 2048
 
 A step is the trainer's own (`longlora.train.trainer`): forward, loss in chunks, backward with checkpoints, clipping,
 AdamW; LoRA with trained embeddings and norms, a micro batch of one row, which is one document of random tokens. On a
 CPU the model is SmolLM2-135M, on a GPU one of Llama-2-7B's shape with random weights, made on the device: nothing is
 downloaded. Without a memory option, `longlora.train.advice` chooses for a GPU what the length needs: checkpoints of
-several layers, checkpoints on the host, tiled MLPs.
+several layers, checkpoints on the host, tiled MLPs. Where it finds nothing that fits, what is predicted to need least
+is tried all the same.
 
 utilisation   operations of the step (longlora.flops, S²-Attn's pairs counted exactly) by its seconds and the peak
 speed-up      full / S² seconds of a step; paired: the median over rounds, in which both see the same machine, else
@@ -58,12 +59,12 @@ from longlora.models import EMBEDDED, ModelSettings
 from longlora.train import memory
 from longlora.train.advice import advise
 from longlora.train.data import Sample
-from longlora.train.device import this_device
+from longlora.train.device import Device, this_device
 from longlora.train.estimate import estimate, with_settings
 from longlora.train.metrics import peak_memory, work_of
 from longlora.train.model import build_model, make_config
 from longlora.train.settings import TrainSettings
-from longlora.train.sizes import measure
+from longlora.train.sizes import Sizes, measure
 from longlora.train.trainer import LongTrainer
 
 RESULTS = Path(__file__).parent / "results" / "train_step.jsonl"
@@ -79,6 +80,7 @@ SHAPES: dict[str, dict[str, Any]] = {  # of models with random weights
     },
 }  # fmt: skip
 MEMORY_MEANS = ("gradient_checkpointing", "layers_per_checkpoint", "offload", "tile_mlp")
+LONG = 131072  # tokens
 OUT_OF_MEMORY = "out of memory"
 
 
@@ -125,13 +127,13 @@ def run(options: argparse.Namespace, length: int, groups: Sequence[str]) -> list
     with tempfile.TemporaryDirectory() as temporary:
         folder = model_folder(options, Path(temporary))
         settings, about = choose_settings(options, folder, length)
-        tokens = {name: None if name == FULL else attention.group_tokens(float(name), length) for name in groups}
-        rounds: Rounds | None = None
+        tokens = tokens_of(groups, length)
+        warm_up, steps = counts(options, length)
         try:
             model = make_model(options, folder, settings)
             work = work_of(model, settings)
             config = adapters.causal_lm(model).config
-            order = list(tokens.values()) * (options.warm_up + options.steps)
+            order = list(tokens.values()) * (warm_up + steps)
             rounds = Rounds(config, order)
             train(model, settings, rounds, length, Path(temporary))
             about |= {"status": "ok", "peak_flops": device_peak(options.device, settings.dtype)}
@@ -142,7 +144,7 @@ def run(options: argparse.Namespace, length: int, groups: Sequence[str]) -> list
             about["status"] = OUT_OF_MEMORY
             return [{**about, "group": name, "group_tokens": count} for name, count in tokens.items()]
     assert work is not None
-    measured = {g: [s for of, s in rounds.steps if of == g][options.warm_up :] for g in tokens.values()}
+    measured = {g: [s for of, s in rounds.steps if of == g][warm_up:] for g in tokens.values()}
     lines = [
         {**about, "group": name, "group_tokens": g, **numbers(about, replace(work, group=g), measured[g])}
         for name, g in tokens.items()
@@ -151,6 +153,16 @@ def run(options: argparse.Namespace, length: int, groups: Sequence[str]) -> list
         for line in lines:
             line |= paired(measured[None], measured[line["group_tokens"]], line)
     return lines
+
+
+def tokens_of(groups: Sequence[str], length: int) -> dict[str, int | None]:
+    """Each group in tokens, None for full attention; of two that are the same only the first."""
+    found: dict[str, int | None] = {}
+    for name in groups:
+        tokens = None if name == FULL else attention.group_tokens(float(name), length)
+        if tokens not in found.values():
+            found[name] = tokens
+    return found
 
 
 def model_folder(options: argparse.Namespace, temporary: Path) -> Path:
@@ -176,9 +188,7 @@ def choose_settings(options: argparse.Namespace, folder: Path, length: int) -> t
     })  # fmt: skip
     sizes, device = measure(ModelSettings(path=folder), settings), this_device(options.device, settings.dtype)
     if options.device == "cuda" and not wanted:
-        changes = advise(settings, sizes, device).changes
-        if changes.keys() <= set(MEMORY_MEANS):  # others would be another training; then let it run out of memory
-            settings = with_settings(settings, **changes)
+        settings = save_memory(settings, sizes, device)
     about = {
         "model": options.model if options.model in (*SHAPES, *EMBEDDED) else folder.name,
         "random": options.model in SHAPES,
@@ -191,13 +201,31 @@ def choose_settings(options: argparse.Namespace, folder: Path, length: int) -> t
         "trainable": "+".join(["lora", *options.trainable]),
         **{name: getattr(settings, name) for name in MEMORY_MEANS},
         "paired": options.paired,
-        "steps": options.steps,
+        "steps": counts(options, length)[1],
         "predicted_bytes": round(estimate(settings, sizes, device).memory),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return settings, about
+
+
+def save_memory(settings: TrainSettings, sizes: Sizes, device: Device) -> TrainSettings:
+    """With the memory means that the library advises; with those that need least where it advises another training."""
+    advice = advise(settings, sizes, device)
+    if advice.result is not None and advice.changes.keys() <= set(MEMORY_MEANS):
+        return with_settings(settings, **advice.changes)
+    every = [with_settings(settings, offload=True, tile_mlp=2048, layers_per_checkpoint=n) for n in (1, 2, 4, 8)]
+    needs = {n: estimate(each, sizes, device) for n, each in enumerate(every)}
+    on_host = [n for n in needs if needs[n].host <= (device.host_memory or 0)]
+    return every[min(on_host or needs, key=lambda n: needs[n].memory)]
+
+
+def counts(options: argparse.Namespace, length: int) -> tuple[int, int]:
+    """Steps to warm up and to measure. Minutes long, the first step of a GPU is as good as any other."""
+    long = options.device == "cuda" and length > LONG
+    warm_up = options.warm_up if options.warm_up is not None else 0 if long else 1
+    return warm_up, options.steps or (1 if long else 2 if options.device == "cuda" else 3)
 
 
 def make_model(options: argparse.Namespace, folder: Path, settings: TrainSettings) -> Any:
@@ -377,7 +405,7 @@ def plan(options: argparse.Namespace) -> list[tuple[int, list[str]]]:
     """Lengths, each with the groups that are measured in turn in one go."""
     known = CPU_VARIANTS if options.device == "cpu" else GPU_VARIANTS
     default = [FULL, "0.25"]
-    variants = [(n, options.group or known.get(n, default)) for n in options.length or known]
+    variants = [(n, list(tokens_of(options.group or known.get(n, default), n))) for n in options.length or known]
     if options.paired:
         return variants
     return [(n, [group]) for n, groups in variants for group in groups]
@@ -395,9 +423,7 @@ def in_own_process(options: argparse.Namespace, given: Sequence[str], length: in
         with tempfile.TemporaryDirectory() as temporary:
             _, about = choose_settings(options, model_folder(options, Path(temporary)), length)
         about["status"] = OUT_OF_MEMORY
-        tokens = [None if g == FULL else attention.group_tokens(float(g), length) for g in groups]
-        lines = [{**about, "group": g, "group_tokens": n} for g, n in zip(groups, tokens, strict=True)]
-        keep(options.results, lines)
+        keep(options.results, [{**about, "group": g, "group_tokens": n} for g, n in tokens_of(groups, length).items()])
     else:
         done.check_returncode()
 
@@ -411,8 +437,8 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
     add("--dtype", choices=["auto", "bfloat16", "float32"], default="auto", help="auto: bfloat16 where it is fast")
     add("--model", help=f"embedded name, directory, or a shape with random weights ({', '.join(SHAPES)})")
     add("--layers", type=int, help="of a shape: fewer, for a quick look")
-    add("--steps", type=int, help="measured for each group; default: 3, on a GPU 2")
-    add("--warm-up", type=int, default=1, help="steps of each group before those")
+    add("--steps", type=int, help=f"measured for each group; default: 3, on a GPU 2, or 1 above {LONG:,} tokens")
+    add("--warm-up", type=int, help=f"steps of each group before those; default: 1, on a GPU none above {LONG:,}")
     add("--paired", action=argparse.BooleanOptionalAction, help="groups in turn in one process; default: on a CPU")
     add("--isolate", action="store_true", help="on a GPU too: a process for each run")
     add("--wrap", action="store_true", help="the paper's roll")
@@ -427,7 +453,6 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
     cuda = options.device == "cuda"
     options.model = options.model or ("llama2-7b" if cuda else next(iter(EMBEDDED)))
     options.paired = not cuda if options.paired is None else options.paired
-    options.steps = options.steps or (2 if cuda else 3)
     if options.layers and options.model not in SHAPES:
         parser.error("--layers is for a shape: a model with weights has its own layers")
     return options

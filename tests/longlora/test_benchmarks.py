@@ -15,6 +15,9 @@ import torch
 from tiny_models import save_base
 
 from longlora.flops import Shape, Work
+from longlora.models import ModelSettings
+from longlora.train.device import named_device
+from longlora.train.settings import TrainSettings
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import context_extension
@@ -91,6 +94,30 @@ def test_ceiling_of_a_forward_pass_of_llama_2_7b():
     quarter = replace(full, group=100352 // 4, wrap=True)
     ratio = train_step.forward(full, 100352) / train_step.forward(quarter, 100352)
     assert ratio == pytest.approx(1 / 0.501, abs=5e-3)
+
+
+def test_memory_means_for_a_length(tmp_path):
+    """None where it fits, the advised ones where they make it fit, all of them where nothing does."""
+    options = train_step.parse(["--device", "cuda"])
+    folder = train_step.model_folder(options, tmp_path)
+    device = replace(named_device("H100 80GB", "bfloat16"), host_memory=128 * 2**30)
+
+    def chosen(length: int) -> TrainSettings:
+        fields = {"context_length": length, "row_tokens": length, "dtype": "bfloat16", "global_batch_size": 1}
+        return train_step.save_memory(TrainSettings(**fields), sizes, device)
+
+    sizes = train_step.measure(ModelSettings(path=folder), TrainSettings(context_length=8192))
+    assert not chosen(8192).offload and chosen(8192).layers_per_checkpoint == 1
+    assert chosen(262144).tile_mlp and train_step.estimate(chosen(262144), sizes, device).fits
+    longest = chosen(1000000)
+    assert longest.offload and longest.tile_mlp == 2048 and longest.row_tokens == 1000000
+    assert train_step.estimate(longest, sizes, device).host < device.host_memory
+
+
+def test_same_groups_are_measured_once():
+    assert train_step.plan(train_step.parse(["--length", "8192", "--group", "0.25", "2048"])) == [(8192, ["0.25"])]
+    lengths = [length for length, _ in train_step.plan(train_step.parse(["--device", "cuda"]))]
+    assert lengths.count(8192) == 2 and lengths.count(1000000) == 1  # unpaired: a run each
 
 
 @pytest.mark.parametrize("variant", ["none", "pi", "lora+embed+norm"])
