@@ -15,7 +15,8 @@ is tried all the same.
 
 utilisation   operations of the step (longlora.flops, S²-Attn's pairs counted exactly) by its seconds and the peak
 speed-up      full / S² seconds of a step; paired: the median over rounds, in which both see the same machine, else
-              against the newest full line of the same length and settings
+              against the newest full line of the same length and settings. By the clock; of a CPU that others use
+              as well, by processor time too, which they disturb less
 ceiling       full / S² operations of a step; `forward_ceiling` in the lines: of the forward pass alone
 share         speed-up / ceiling. Above 1 the kernels of S²-Attn make better use of the machine than full attention's
 memory        GPU: torch's allocator (allocated, reserved). CPU: the process's resident set, of all paired variants
@@ -324,8 +325,12 @@ def against_full(line: dict[str, Any], lines: Sequence[dict[str, Any]]) -> dict[
     same = [x for x in fulls if all(x[key] == line[key] for key in SAME)]
     if not same:
         return line
-    speedup = same[-1]["seconds"] / line["seconds"]
-    return line | {"speedup": round(speedup, 4), "share_of_ceiling": round(speedup / line["ceiling"], 4)}
+    full = same[-1]
+    speedup = full["seconds"] / line["seconds"]
+    found = {"speedup": round(speedup, 4), "share_of_ceiling": round(speedup / line["ceiling"], 4)}
+    if line["processor_seconds"]:
+        found["speedup_processor"] = round(full["processor_seconds"] / line["processor_seconds"], 4)
+    return line | found
 
 
 # ------------------------------------------------------------------ results
@@ -348,9 +353,10 @@ def keep(file: Path, lines: Sequence[dict[str, Any]]) -> None:
 
 COLUMNS = {
     "model": "model", "device": "device", "threads": "threads", "dtype": "dtype", "length": "tokens",
-    "group_tokens": "group", "status": "status", "seconds": "s/step", "tokens_per_second": "tokens/s",
+    "group_tokens": "group", "mode": "mode", "status": "status", "seconds": "s/step", "tokens_per_second": "tokens/s",
     "utilisation": "utilisation", "memory": "peak, GB", "reserved": "reserved, GB", "predicted": "predicted, GB",
-    "speedup": "speed-up", "ceiling": "ceiling", "share_of_ceiling": "share", "means": "memory saved by",
+    "speedup": "speed-up", "speedup_processor": "by processor time", "ceiling": "ceiling",
+    "share_of_ceiling": "share", "means": "memory saved by",
     "torch": "torch",
 }  # fmt: skip
 

@@ -57,7 +57,7 @@ def test_training_steps_in_turn(tmp_path):
         rounds = sorted(f / s for f, s in zip(full["all_seconds"], x["all_seconds"], strict=True))
         assert x["speedup"] == pytest.approx(sum(rounds) / 2, rel=0.01)
     assert fixed["ceiling"] > quarter["ceiling"]
-    assert "| 256 | 64 | ok |" in (tmp_path / "r.md").read_text()
+    assert "| 256 | 64 | split | ok |" in (tmp_path / "r.md").read_text()
 
 
 def test_training_steps_one_by_one(tmp_path):
@@ -66,6 +66,7 @@ def test_training_steps_one_by_one(tmp_path):
     steps(file, "--no-paired", "--group", "full", "--warm-up", "0")
     alike = steps(file, "--no-paired", "--group", "0.25", "--warm-up", "0")[-1]
     assert alike["speedup"] == pytest.approx(lines_of(file)[0]["seconds"] / alike["seconds"], rel=1e-3)
+    assert alike["speedup_processor"] > 0
     blocks = steps(file, "--no-paired", "--group", "0.25", "--layers-per-checkpoint", "2", "--warm-up", "0")[-1]
     assert blocks["speedup"] is None and blocks["flops"] > alike["flops"]
 
@@ -77,7 +78,7 @@ def test_a_step_that_does_not_fit_is_a_line(tmp_path, monkeypatch):
     monkeypatch.setattr(train_step, "train", too_long)
     for line in steps(tmp_path / "r.jsonl", "--group", "full", "0.25"):
         assert line["status"] == "out of memory" and line["length"] == 256 and "seconds" not in line
-    assert "| 256 | 64 | out of memory |" in (tmp_path / "r.md").read_text()
+    assert "| 256 | 64 | split | out of memory |" in (tmp_path / "r.md").read_text()
 
 
 def test_a_killed_process_is_a_line(tmp_path, monkeypatch):
