@@ -27,8 +27,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install
 	$(BIN)/longfolio run demo $(ARGS)
 
+# One process per core, each test file in one of them: ARGS="-n 0 -k name" to debug.
 test: install
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n auto --dist loadfile $(ARGS)
 
 # In an environment of its own, kept in the user's cache: EasyOCR needs another build of PyTorch.
 test-easyocr:

@@ -67,7 +67,7 @@ FINAL_SECONDS = 300.0  # a run that is not final by then is called Running for e
 SETTLE_SECONDS = 90.0  # `up` looks every 30 at states that are older than 30
 GONE_SECONDS = 40.0
 QUIET_SECONDS = 5.0  # before a retry
-CLOCK = ("seconds", "tokens_per_second", "memory_bytes")  # of metrics.jsonl: differ from run to run
+CLOCK = ("seconds", "tokens_per_second", "utilisation", "memory_bytes")  # of metrics.jsonl: differ from run to run
 
 
 @dataclass

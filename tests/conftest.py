@@ -13,6 +13,9 @@ with contextlib.suppress(ImportError):  # EasyOCR's environment does without
 
     settings.register_profile("any machine", deadline=None)  # a busy one takes its time
     settings.load_profile("any machine")
+if "PYTEST_XDIST_WORKER" in os.environ:  # each process its share of the cores, and what it starts likewise
+    share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

@@ -2,8 +2,8 @@
 
 torch's CPU kernel computes whole blocks of 512 keys across the diagonal: a segment of s tokens costs about
 s / 2 + 256 keys per query where s / 2 would do, which for the short segments of S²-Attn is a tenth to a half of
-all work. Here a segment is a triangle of causal attention for each 256 tokens and, below the diagonal, squares
-of 256, 512, 1024, ... tokens in which every query sees every key:
+all work. Here a segment is a triangle of causal attention for each t tokens and, below the diagonal, squares of
+t, 2t, 4t, ... tokens in which every query sees every key:
 
     |\\                 The squares of one size are one batched call. The results of a query are merged by
     |_|\\               log-sum-exp, as flash attention merges its blocks (arXiv 2205.14135, section 3.1): with
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-TRIANGLE = 256  # tokens; smaller ones save little work and are computed at a worse rate
+# Tokens, by the bytes of a number. Smaller triangles save work, and are computed at a worse rate: below 768 queries the
+# kernel takes blocks of 64 queries instead of 256. bfloat16, whose matrix kernels are the faster ones, loses more by
+# that than it saves.
+TRIANGLES = {2: 1024, 4: 256, 8: 256}
 MULTIPLE = 64  # tokens; bfloat16 kernels are kept per length (3.5 MB each), so lengths are rounded up to it
 FORWARD = "_scaled_dot_product_flash_attention_for_cpu"
 BACKWARD = FORWARD + "_backward"
@@ -86,7 +89,7 @@ class Tile(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def tiles(count: int, size: int) -> tuple[Tile, ...]:
+def tiles(count: int, size: int, triangle: int) -> tuple[Tile, ...]:
     """Causal attention inside each of ``count`` neighbouring segments of ``size`` tokens, triangles first."""
     result: list[Tile] = []
 
@@ -95,12 +98,12 @@ def tiles(count: int, size: int) -> tuple[Tile, ...]:
         for blocks, stride, first in _progressions(count, size, number, step):
             result.append(Tile(blocks, stride, first + q, q_size, first + k, k_size, causal))
 
-    whole, rest = divmod(size, TRIANGLE)
+    whole, rest = divmod(size, triangle)
     if whole:
-        add(whole, TRIANGLE, 0, TRIANGLE, 0, TRIANGLE, causal=True)
+        add(whole, triangle, 0, triangle, 0, triangle, causal=True)
     if rest:
         add(1, size, size - rest, rest, size - rest, rest, causal=True)
-    side = TRIANGLE
+    side = triangle
     while side < size:
         whole, rest = divmod(size, 2 * side)
         if whole:
@@ -163,7 +166,7 @@ def forward(q: Tensor, k: Tensor, v: Tensor, count: int, size: int, scale: float
     op = getattr(torch.ops.aten, FORWARD)
     groups, tokens, width = q.shape
     out = lse = None
-    for n, stride, at_q, q_size, at_k, k_size, causal in tiles(count, size):
+    for n, stride, at_q, q_size, at_k, k_size, causal in tiles(count, size, TRIANGLES[q.dtype.itemsize]):
         keys = (n, stride, at_k, k_size)
         o, part = op(
             view(q, n, stride, at_q, q_size), view(k, *keys), view(v, *keys), 0.0, causal and q_size > 1, scale=scale
@@ -203,8 +206,8 @@ def backward(
 
     op = getattr(torch.ops.aten, BACKWARD)
     groups, tokens, width = q.shape
-    total = [q.new_empty(tokens, groups, width).transpose(0, 1) for _ in range(3)]
-    for n, stride, at_q, q_size, at_k, k_size, causal in tiles(count, size):
+    total: list[Tensor] = []
+    for n, stride, at_q, q_size, at_k, k_size, causal in tiles(count, size, TRIANGLES[q.dtype.itemsize]):
         queries, keys = (n, stride, at_q, q_size), (n, stride, at_k, k_size)
         gradients = op(
             view(upstream, *queries),
@@ -217,6 +220,11 @@ def backward(
             causal and q_size > 1,
             scale=scale,
         )
+        if not total and n * q_size == tokens:
+            total = [x.transpose(1, 2).reshape(tokens, groups, width).transpose(0, 1) for x in gradients]
+            continue
+        if not total:
+            total = [q.new_empty(tokens, groups, width).transpose(0, 1) for _ in range(3)]
         for x, gradient, where in zip(total, gradients, (queries, keys, keys), strict=True):
             if causal:  # the triangles come first and touch every token once
                 view(x, *where).copy_(gradient)

@@ -41,8 +41,11 @@ class SplitCausal(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         q, k, v, out, *sums = ctx.saved_tensors
         # (B, L, H, D) in memory, as the projections that the gradients go to. Heads of the halves add up in k, v.
+        written = _all_written(ctx.parts, q, k)
         grads = [
-            torch.zeros(x.shape[0], x.shape[2], x.shape[1], x.shape[3], dtype=kind).transpose(1, 2)
+            (torch.empty if written else torch.zeros)(
+                x.shape[0], x.shape[2], x.shape[1], x.shape[3], dtype=kind
+            ).transpose(1, 2)
             for x, kind in ((q, q.dtype), (k, cpu.compute_dtype(k.dtype)), (v, cpu.compute_dtype(v.dtype)))
         ]
         left = iter(sums)
@@ -60,6 +63,12 @@ class SplitCausal(torch.autograd.Function):
                     for total, gradient in ((grads[1], dk), (grads[2], dv)):
                         _add(total, gradient, rows, _heads(part, q, total), run)
         return grads[0], grads[1].to(k.dtype), grads[2].to(v.dtype), None, None
+
+
+def _all_written(parts: tuple[Part, ...], q: Tensor, k: Tensor) -> bool:
+    """Whether every gradient is written once and none is left out: no padding, no shared key-value heads."""
+    heads = sum(part.last - part.first for part in parts)
+    return heads == q.shape[1] == k.shape[1] and all(part.partition.complete for part in parts)
 
 
 def _heads(part: Part, q: Tensor, x: Tensor) -> slice | list[int]:

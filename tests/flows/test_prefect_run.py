@@ -119,7 +119,7 @@ def training(place: Path, *args: str) -> subprocess.Popen[str]:
     """A run in the middle of its training: some steps are done, none is saved."""
     begun = set(place.glob("store/work/train/*/metrics.jsonl"))
     process = subprocess.Popen(
-        [str(LONGFOLIO), "run", "small.yaml", "--until", "train", "--set", "train.max_steps=60", "--set",
+        [str(LONGFOLIO), "run", "small.yaml", "--until", "train", "--set", "train.max_steps=30", "--set",
          "train.save_every_minutes=60", *args], cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     while process.poll() is None:
@@ -147,7 +147,7 @@ def adapter(train: dict[str, Any]) -> bytes:
 
 
 def test_stopped_and_killed_trainings_continue_with_the_same_result(api: Api, place: Path) -> None:
-    whole = run(place, "--until", "train", "--set", "train.max_steps=60")["stages"][2]
+    whole = run(place, "--until", "train", "--set", "train.max_steps=30")["stages"][2]
     expected = adapter(whole)
     shutil.rmtree(whole["path"])
 

@@ -133,12 +133,8 @@ def test_split_in_small_tiles_equals_dense_oracle(batch):
     """The recursion of the CPU kernel with triangles of 8 tokens: many levels, every kind of rest."""
     assert cpu.available()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cpu, "TRIANGLE", 8)
-        cpu.tiles.cache_clear()
-        try:
-            judge(batch, computed_by(batch, "sdpa"), 1e-5)
-        finally:
-            cpu.tiles.cache_clear()
+        patch.setattr(cpu, "TRIANGLES", dict.fromkeys(cpu.TRIANGLES, 8))
+        judge(batch, computed_by(batch, "sdpa"), 1e-5)
 
 
 @settings(max_examples=3, deadline=None)
@@ -226,10 +222,10 @@ def test_segments_of_the_released_flash_code():
 
 
 @settings(deadline=None)
-@given(st.integers(1, 5), st.integers(1, 3000))
-def test_tiles_cover_each_causal_pair_once(count, size):
+@given(st.integers(1, 5), st.integers(1, 3000), st.sampled_from(sorted({*cpu.TRIANGLES.values()})))
+def test_tiles_cover_each_causal_pair_once(count, size, triangle):
     seen = torch.zeros(count * size, count * size, dtype=torch.int8)
-    for tile in cpu.tiles(count, size):
+    for tile in cpu.tiles(count, size, triangle):
         for i in range(tile.count):
             q, k = tile.q + i * tile.stride, tile.k + i * tile.stride
             block = torch.ones(tile.q_size, tile.k_size, dtype=torch.int8)
