@@ -101,16 +101,18 @@ def _kept(settings: TrainSettings, sizes: Sizes, tokens: int) -> float:
     """What one layer keeps for its backward pass, besides its input, per micro batch."""
     s, e = sizes.shape, 2 if settings.dtype == "bfloat16" else 4
     d, m, queries, keys = s.hidden, s.intermediate, s.heads * s.head_dim, s.kv_heads * s.head_dim
+    tiled = _tiled(settings, tokens)
     # RMSNorm computes in fp32 and keeps that copy of its input; for its own weight it keeps the normalised input.
-    norm = d * 4 + d * e * sizes.norms_trained if sizes.rms_norm else d * e
+    norms = 2 * (d * 4 + d * e * sizes.norms_trained) if sizes.rms_norm else 2 * d * e
+    if tiled < tokens:
+        norms = d * e  # the input of the second alone; that of the first is the layer's
     # queries, keys, values, the heads' outputs in two halves and joined; the input of LoRA on q, k, v
     attention = e * (queries + 2 * keys + 2 * queries + d) + 4 * s.heads
     matrices = s.mlp // (d * m)
     width = m * (matrices if matrices == 3 else 1)  # gate, its activation, up; or the one before the activation
-    tiled = _tiled(settings, tokens)
     mlp = e * (width + m * sizes.mlp_input_kept)
     own_input = e * d * (sizes.mlp_input_kept or tiled < tokens)
-    return tokens * (2 * norm + attention + own_input) + tiled * mlp
+    return tokens * (norms + attention + own_input) + tiled * mlp
 
 
 def _backward(settings: TrainSettings, s: Shape, tokens: int, e: int) -> float:

@@ -3,7 +3,7 @@
     cross-entropy in chunks     always               loss.py       `logits_chunk_bytes` instead of `full_logits_bytes`
     checkpoints of layers       gradient_checkpointing, layers_per_checkpoint      blocks.py     `checkpoint_bytes`
     checkpoints on the host     offload              offload.py    `offload_device_bytes` stay on the GPU
-    MLP over parts of the row   tile_mlp             tiled.py      `mlp_bytes`
+    MLP, norms in parts         tile_mlp             tiled.py      `mlp_bytes`
     fused kernels               liger                kernels.py
 
 The formulas are plain arithmetic, so that an estimate needs neither torch nor the model. Symbols: L tokens of a
@@ -118,11 +118,14 @@ def enable(base: Any, settings: TrainSettings) -> list[str]:
             "switch train.gradient_checkpointing on",
         )
     done = []
-    if applied := kernels.apply_liger(base, settings.liger, settings.device):
+    applied = kernels.apply_liger(base, settings.liger, settings.device)
+    if applied:
         done.append("liger: " + ", ".join(applied))
     if settings.tile_mlp:
         tiled.tile_mlp(base, settings.tile_mlp)
-        done.append(f"MLP over {settings.tile_mlp} tokens")
+        if "rms_norm" not in applied:  # Liger's keeps no more
+            tiled.tile_norms(base, settings.tile_mlp)
+        done.append(f"MLP and norms over {settings.tile_mlp} tokens")
     if settings.gradient_checkpointing:
         if per == 1 and not settings.offload:
             checkpoint_layers(base)

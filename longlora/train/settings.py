@@ -159,7 +159,7 @@ class TrainSettings(BaseModel):
     tile_mlp: int | None = Field(
         None,
         ge=64,
-        description="Tokens that pass through an MLP at once; null: all. Bounds its memory on very long rows.",
+        description="Tokens that pass an MLP or a norm at once; null: all. Bounds their memory on very long rows.",
         json_schema_extra=SPEED,
     )
     liger: Literal["auto", "off"] = Field(

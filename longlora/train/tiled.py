@@ -1,7 +1,9 @@
-"""MLPs over parts of the sequence (Bekman et al., Arctic Long Sequence Training, arXiv 2506.13996).
+"""MLPs and norms over parts of the sequence (Bekman et al., Arctic Long Sequence Training, arXiv 2506.13996).
 
 An MLP looks at each token alone, so it can run on some of them at a time, and only their gate, up and product exist:
-`memory.mlp_bytes`. Each part is recomputed in the backward pass.
+`memory.mlp_bytes`. Each part is recomputed in the backward pass. Likewise a norm, which otherwise keeps a float32 copy
+of its input and the normalised one: 12 bytes a token and width in bfloat16 where the norm is trained, two norms a
+layer.
 """
 
 from __future__ import annotations
@@ -36,6 +38,23 @@ def tile_mlp(model: Any, tokens: int) -> None:
                 "set train.tile_mlp to null",
             )
         mlp.forward = partial(_forward_tiled, mlp.forward, tokens)
+
+
+def tile_norms(model: Any, tokens: int) -> None:
+    """Have the norms on the residual stream of every layer keep their input alone. Equal as in `tile_mlp`.
+
+    Args:
+        model: as there; modules right below a layer whose only weights are vectors of the hidden size are its norms.
+        tokens: as there.
+    """
+    from longlora.train.blocks import decoder_layers
+
+    for layer in decoder_layers(model):
+        for module in layer.children():
+            weights = list(module.parameters())
+            if weights and all(tuple(w.shape) == (model.config.hidden_size,) for w in weights):
+                norm: Any = module
+                norm.forward = partial(_forward_tiled, norm.forward, tokens)
 
 
 def _forward_tiled(forward: Callable[[Tensor], Tensor], tokens: int, states: Tensor) -> Tensor:
