@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from datasets_build.gates import Gates
+from datasets_build.gates.leakage import Leakage
 from datasets_build.rows import COLUMNS, Row, arrow_schema, rejects_schema
 from datasets_build.select import SPLITS, Entry
 from pdf2txt.units import digest
@@ -20,14 +20,14 @@ GROUP_ROWS = 256  # rows per Parquet row group: what a reader has to hold at onc
 Load = Callable[[str], list[Row]]  # unit key -> its rows
 
 
-def write_rows(folder: Path, entries: list[Entry], splits: dict[str, str], load: Load, gates: Gates) -> str:
+def write_rows(folder: Path, entries: list[Entry], splits: dict[str, str], load: Load, leakage: Leakage) -> str:
     """Write ``data/<split>-0000i-of-0000N.parquet``; returns the row digest.
 
     The row digest is sha256 over the sorted digests of (split, row): the same rows give the same digest
     whatever their order or the version of pyarrow.
 
     Raises:
-        GateError: a row that must not be published.
+        GateError: a document, or a near duplicate of one, is in both splits.
     """
     data = folder / "data"
     data.mkdir(parents=True)
@@ -37,7 +37,8 @@ def write_rows(folder: Path, entries: list[Entry], splits: dict[str, str], load:
         shards = list(_shards(mine))
         for number, shard in enumerate(shards):
             name = f"{split}-{number:05d}-of-{len(shards):05d}.parquet"
-            _write_shard(data / name, _rows(shard, split, load, gates, digests))
+            _write_shard(data / name, _rows(shard, split, load, leakage, digests))
+    leakage.finish()
     return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
 
 
@@ -54,14 +55,14 @@ def _shards(entries: list[Entry]) -> Iterator[list[Entry]]:
         yield shard
 
 
-def _rows(entries: list[Entry], split: str, load: Load, gates: Gates, digests: list[str]) -> Iterator[Row]:
+def _rows(entries: list[Entry], split: str, load: Load, leakage: Leakage, digests: list[str]) -> Iterator[Row]:
     unit, rows = "", []
     for e in entries:
         if e.unit != unit:
             unit, rows = e.unit, load(e.unit)
         row = {name: rows[e.position][name] for name in COLUMNS}
         row.update(id=e.id, split_group=e.group)
-        gates.check(row, split)
+        leakage.check(row, split)
         digests.append(digest(split, row))
         yield row
 

@@ -35,8 +35,12 @@ def make_row(
     split_group: str,
     doc_ids: tuple[str, ...] = (),
     evidence: tuple[dict[str, Any], ...] = (),
+    question: str = "",
 ) -> Row:
-    """A row with its id: 16 hex digits of what it teaches and where from, the same in every build."""
+    """A row with its id: 16 hex digits of what it teaches and where from, the same in every build.
+
+    ``question`` is the instruction without its context, for comparing rows; units keep it, published rows do not.
+    """
     return {
         "instruction": instruction,
         "output": output,
@@ -49,6 +53,7 @@ def make_row(
         "source_sha256": source_sha256,
         "split_group": split_group,
         "license": license,
+        "question": question,
     }
 
 

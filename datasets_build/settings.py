@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from datasets_build.gates.settings import GatesSettings
 from datasets_build.recipes import RECIPES
 from longlora.templates import TemplateSetting
 
@@ -121,7 +122,17 @@ class DatasetSettings(_Settings):
         5, ge=1, description="Fewer held-out rows than this is an error: too few to measure anything."
     )
     exclude_duplicates: bool = Field(
-        True, description="Drop rows with the same instruction and answer, and documents with the same text."
+        True,
+        description="Drop rows with the same instruction and answer or nearly so, and documents with the same text. "
+        "False keeps and reports them.",
+    )
+    decontaminate: tuple[Path, ...] = Field(
+        (),
+        description="Evaluation files (.txt, .md, .json, .jsonl, .parquet, .csv) and folders of them: rows that share "
+        "dataset.gates.ngram words in a row with any text in them are left out. Their content counts for caching.",
+    )
+    gates: GatesSettings = Field(
+        GatesSettings.model_validate({}), description="What rows have to pass before they are published."
     )
     workers: int = Field(
         1,

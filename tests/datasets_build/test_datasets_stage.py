@@ -78,10 +78,12 @@ def test_determinism_and_seeds(build) -> None:
 
 
 def test_only_what_is_new_is_computed(build) -> None:
-    first = build([paper(t) for t in TOPICS[:3]], work="a", recipes=["quote", "title"])
-    more_documents = build([paper(t) for t in TOPICS[:4]], work="b", recipes=["quote", "title"])
+    # All papers hold some of the same sentences, and which of two near duplicates stays depends on what else is there.
+    keep = {"gates": {"levels": {"near-duplicates": "warn"}}}
+    first = build([paper(t) for t in TOPICS[:3]], work="a", recipes=["quote", "title"], **keep)
+    more_documents = build([paper(t) for t in TOPICS[:4]], work="b", recipes=["quote", "title"], **keep)
     assert Counter(more_documents.reused()) == {True: 6, False: 2}
-    more_recipes = build([paper(t) for t in TOPICS[:3]], work="c", recipes=["quote", "title", "section"])
+    more_recipes = build([paper(t) for t in TOPICS[:3]], work="c", recipes=["quote", "title", "section"], **keep)
     assert Counter(more_recipes.reused()) == {True: 6, False: 3}
     known = {r["id"] for r in first.rows()}
     assert known <= {r["id"] for r in more_documents.rows()}
@@ -164,7 +166,7 @@ def test_one_document_without_validation(build) -> None:
 
 def test_gates_name_the_row(build, monkeypatch) -> None:
     from datasets_build import build as build_module
-    from datasets_build.gates import GateError
+    from datasets_build.gates.base import GateError
 
     make_row = build_module.make_row
     monkeypatch.setattr(build_module, "make_row", lambda **row: make_row(**{**row, "n_tokens": 99_999}))
