@@ -18,7 +18,7 @@ from datasets_build.rows import LONG_LINE_WORDS, Row
 NEAR_VERSION = 1  # raised when the same text gets another signature
 PERMUTATIONS = 128
 ROW_RUN, DOCUMENT_RUN = 3, 5  # words of a shingle
-SHORT_ANSWER = 8  # words; shorter says too little to be compared between different contexts
+SHORT_ANSWER = 15  # words; shorter says too little to be compared between different contexts
 CONTEXT = 200  # characters of an instruction beside its question that are a text
 _SURE = 0.98  # chance that a pair at the threshold is looked at
 _CROWD = 200  # of those that share a band, at most so many are compared
@@ -44,7 +44,7 @@ def row_signature(row: Row) -> bytes:
     shingles = _runs(words, ROW_RUN)
     has_context = len(row["instruction"]) - len(question) > CONTEXT
     if has_context and len(row["output"].split()) < SHORT_ANSWER:
-        shingles = {f"{row['split_group']} {s}" for s in shingles}
+        shingles = [f"{row['split_group']} {s}" for s in shingles]
     return _signature(shingles)
 
 
@@ -57,17 +57,17 @@ def _words(text: str) -> list[str]:
     return _WORD.findall(text.casefold())
 
 
-def _runs(words: list[str], n: int) -> set[str]:
+def _runs(words: list[str], n: int) -> list[str]:
     if len(words) <= n:
-        return {" ".join(words)}
-    return set(map(" ".join, zip(*(words[i:] for i in range(n)), strict=False)))
+        return [" ".join(words)]
+    return list(map(" ".join, zip(*(words[i:] for i in range(n)), strict=False)))
 
 
-def _signature(shingles: set[str]) -> bytes:
+def _signature(shingles: list[str]) -> bytes:
     from rensa import RMinHash
 
     sketch = RMinHash(PERMUTATIONS, 1)
-    sketch.update(sorted(shingles))
+    sketch.update(shingles)
     return np.array(sketch.digest(), dtype="<u4").tobytes()
 
 

@@ -13,13 +13,16 @@ from dataclasses import dataclass
 from datasets_build.gates.settings import Kind
 
 PII_VERSION = 1  # raised when the same text gives other findings
+# The look to the left comes second: the first character finds a candidate many times faster.
 _EMAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,62})\.)+[A-Za-z]{2,24}\b")
-_PHONE = re.compile(r"(?<![\w+])\+[\d(][\d ()./\u2010-\u2014-]{5,22}\d(?!\w)")
+_PHONE = re.compile(r"\+(?<![\w+]\+)[\d(][\d ()./\u2010-\u2014-]{5,22}\d(?!\w)")
 _NATIONAL = re.compile(r"(?<![\w.,+-])\(?\d[\d ()./\u2010-\u2014-]{5,20}\d(?!\w|[.,]\d)")
-_IPV4 = re.compile(r"(?<![\w.:/-])(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\d)")
-_IPV6 = re.compile(r"(?<![\w:.])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){3,7}(?![\w:])")
-_IBAN = re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}(?!\w)")
-_CARD = re.compile(r"(?<![\w.,-])[3-6]\d{3}(?:[ -]?\d){9,15}(?![\w-]|[.,]\d)")
+_IPV4 = re.compile(r"\d(?<![\w.:/-]\d)\d{0,2}(?:\.\d{1,3}){3}(?![\w-]|\.\d)")
+_IPV6 = re.compile(r"[0-9A-Fa-f:](?<![\w:.].)[0-9A-Fa-f]{0,3}(?::[0-9A-Fa-f]{0,4}){2,7}(?![\w:])")
+_GLOBAL = ipaddress.ip_network("2000::/3")
+_COLONS = re.compile(r"::|:[0-9A-Fa-f]{1,4}:")
+_IBAN = re.compile(r"[A-Z](?<!\w[A-Z])[A-Z]\d{2}(?: ?[A-Z0-9]){11,30}(?!\w)")
+_CARD = re.compile(r"[3-6](?<![\w.,-]\d)\d{3}(?:[ -]?\d){9,15}(?![\w-]|[.,]\d)")
 # First digits and lengths of the large networks: of long numbers that pass the check digit, a tenth do by chance.
 _CARD_FORMS = re.compile(
     r"4(?:\d{12}|\d{15}|\d{18})|(?:5[1-5]\d{2}|222[1-9]|22[3-9]\d|2[3-6]\d{2}|27[01]\d|2720)\d{12}|3[47]\d{13}|"
@@ -71,18 +74,18 @@ def _emails(text: str, region: str) -> Iterator[tuple[int, int]]:
 def _phones(text: str, region: str) -> Iterator[tuple[int, int]]:
     import phonenumbers
 
-    for match in (_NATIONAL if region else _PHONE).finditer(text) if region or "+" in text else ():
-        start = match.start()
-        if region and text[max(0, start - 1) : start] == "+":
-            continue
-        for number in phonenumbers.PhoneNumberMatcher(match.group(), region or None):
-            yield start + number.start, start + number.end
-    if region:
-        yield from _phones(text, "")
+    spans: list[tuple[int, int]] = []
+    for pattern, country in ((_PHONE, None), (_NATIONAL, region)):
+        for match in pattern.finditer(text) if country is None or country else ():
+            for number in phonenumbers.PhoneNumberMatcher(match.group(), country):
+                start, end = match.start() + number.start, match.start() + number.end
+                if not any(start < b and a < end for a, b in spans):
+                    spans.append((start, end))
+    yield from spans
 
 
 def _addresses(text: str, region: str) -> Iterator[tuple[int, int]]:
-    for pattern in (_IPV4, _IPV6):
+    for pattern in (_IPV4, _IPV6) if _COLONS.search(text) else (_IPV4,):
         for match in pattern.finditer(text):
             try:
                 address = ipaddress.ip_address(match.group())
@@ -90,7 +93,8 @@ def _addresses(text: str, region: str) -> Iterator[tuple[int, int]]:
                 continue
             # 3.1.2.4 is the number of a section or a version.
             numbered = address.version == 4 and all(len(part) == 1 for part in match.group().split("."))
-            if address.is_global and not numbered:
+            scope = address.version == 6 and address not in _GLOBAL  # C::D is a name in a program
+            if address.is_global and not numbered and not scope:
                 yield match.span()
 
 
@@ -112,7 +116,7 @@ def _cards(text: str, region: str) -> Iterator[tuple[int, int]]:
 
     for match in _CARD.finditer(text):
         digits = re.sub(r"\D", "", match.group())
-        if _CARD_FORMS.fullmatch(digits) and luhn.is_valid(digits) and len(set(digits)) > 2:
+        if _CARD_FORMS.fullmatch(digits) and luhn.is_valid(digits) and len(set(digits)) > 1:
             yield match.span()
 
 
