@@ -84,6 +84,8 @@ class _Build:
         self.worker = Worker(job, inputs["model"], self.units, self.scanner)
         self.entries: list[Entry] = []
         self.rejects: list[dict[str, Any]] = []
+        self.licenses: dict[str, str] = {}  # of imports, by source
+        self.languages: set[str] = set()  # of the documents
         self.made = self.reused = 0
         self.leader: dict[str, str] = {}  # doc_id -> the first document with the same text
 
@@ -135,6 +137,7 @@ class _Build:
                 if document.status not in CONVERTED or not document.text.strip():
                     self._reject(document)
                 elif self._speaks_wanted_language(document):
+                    self.languages.add(document.language)
                     yield document
 
         self.report("progress", done=0, total=total, unit="documents")
@@ -158,18 +161,19 @@ class _Build:
 
     def _imports(self) -> None:
         for i, one in enumerate(self.settings.imports):
-            path = self.inputs.get(f"import-{i}", one.path)
-            if not path.is_file():
+            path = self.inputs.get(f"import-{i}") or imports.source(one)
+            if not path.exists():
                 raise UserError(f"import {path}: no such file", f"mend dataset.imports[{i}].path")
-            sha256 = imports.file_sha256(path)
+            sha256, license_ = imports.source_sha256(path), imports.license_of(path, one)
+            self.licenses[f"import:{sha256[:16]}"] = license_
             common = imports.common_lines(path, one, str(i))
             tokenizer = self.worker.job.tokenizer_digest
             for batch in imports.chunks(path, one, str(i)):
-                key = imports.chunk_key(batch, sha256, common, one, self.settings, tokenizer)
+                key = imports.chunk_key(batch, sha256, common, license_, self.settings, tokenizer)
                 reused = self.units.path(key).exists()
                 if not reused:
                     limit = self.settings.max_tokens
-                    unit = imports.chunk_unit(batch, sha256, common, one, limit, self.worker.measure)
+                    unit = imports.chunk_unit(batch, sha256, common, license_, limit, self.worker.measure)
                     self.units.put(key, pack(unit))
                 self._count_unit(key, reused)
                 self._count_scan("", [key], self.scanner.ensure(None, "", [key], lambda: self.worker.measure.row))
@@ -226,7 +230,7 @@ class _Build:
         aside, output = self.work / "assembling", self.work / "output"
         shutil.rmtree(aside, ignore_errors=True)
         leakage = Leakage(self.keeper.near_documents)
-        row_digest = publish.write_rows(aside, chosen, splits, self._load, leakage)
+        row_digest, sizes = publish.write_rows(aside, chosen, splits, self._load, leakage)
         publish.write_rejects(aside / "rejects.parquet", self.rejects)
         documents = {
             doc_id: splits.get(self.keeper.clusters.leader(leader), TRAIN)
@@ -235,11 +239,11 @@ class _Build:
         }
         publish.write_json(aside / "splits.json", documents)
         stats = publish.statistics(chosen, splits, reasons, len(self.entries) - len(chosen), row_digest)
-        stats["gates"] = self.keeper.report(self.report)
+        stats |= {"gates": self.keeper.report(self.report), "settings": self.settings.record()}
         # Training and evaluation take the template from here, so that lengths stay true.
         publish.write_json(aside / "stats.json", {**self.template.record(), **stats})
-        card.plot_lengths(aside / card.PLOT, chosen, self.settings.max_tokens)
-        card.write_card(aside, self.settings, stats, self._sources(chosen))
+        card.plot_lengths(aside / card.PLOT, chosen, splits, self.settings.max_tokens)
+        card.write_card(aside, self.settings, stats, self._sources(chosen), sizes, sorted(self.languages - {""}))
         shutil.rmtree(output, ignore_errors=True)
         aside.rename(output)
         tasks = Counter(e.task for e in chosen)
@@ -259,12 +263,8 @@ class _Build:
         }
 
     def _sources(self, chosen: list[Entry]) -> dict[str, tuple[str, int]]:
-        licenses = {}
-        for i, one in enumerate(self.settings.imports):
-            sha256 = imports.file_sha256(self.inputs.get(f"import-{i}", one.path))
-            licenses[f"import:{sha256[:16]}"] = one.license
         rows = Counter(e.source for e in chosen)
-        return {source: (licenses.get(source, self.settings.license), n) for source, n in rows.items()}
+        return {source: (self.licenses.get(source, self.settings.license), n) for source, n in rows.items()}
 
 
 def _count(source: Path) -> int:

@@ -43,7 +43,7 @@ def build(smollm2_dir: Path, tmp_path: Path) -> Callable[..., Built]:
         events: list[tuple[str, dict[str, Any]]] = []
         parsed = DatasetSettings.model_validate({"max_tokens": 1024, "min_validation_rows": 1, **settings})
         inputs = {"pdf2txt": source, "model": smollm2_dir, "units": tmp_path / "units"}
-        inputs |= {f"import-{i}": one.path for i, one in enumerate(parsed.imports)}
+        inputs |= {f"import-{i}": one.path for i, one in enumerate(parsed.imports) if one.path}
         inputs |= {f"decontaminate-{i}": path for i, path in enumerate(parsed.decontaminate)}
         (tmp_path / work).mkdir(exist_ok=True)
         metrics = run(parsed, inputs, tmp_path / work, lambda event, **fields: events.append((event, fields)))
