@@ -21,10 +21,8 @@ class _Settings(BaseModel):
 def _record(value: Any) -> Any:
     if isinstance(value, BaseModel):
         fields = type(value).model_fields
-        marked = {
-            n for n, f in fields.items() if isinstance(f.json_schema_extra, dict) and "digest" in f.json_schema_extra
-        }
-        return {name: _record(getattr(value, name)) for name in fields if name not in marked}
+        counted = [name for name, field in fields.items() if "digest" not in (field.json_schema_extra or {})]
+        return {name: _record(getattr(value, name)) for name in counted}
     if isinstance(value, tuple | list):
         return [_record(v) for v in value]
     return value.name if isinstance(value, Path) else value

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from flows.config import RunConfig
 from flows.errors import UsageError
 from flows.inputs import FileHashes
+from flows.takedown import excluded
 from longlora import models
 from pdf2txt.sources import find_sources
 
@@ -154,8 +155,14 @@ def gather(config: RunConfig, hashes: FileHashes, store: Path, wanted: Sequence[
         if not config.pdfs:
             raise UsageError("no documents: pdfs is not set", "use --pdfs FOLDER, or pdfs: in the run file")
         # A store below the documents (the default, for `--pdfs .`) holds no documents.
+        taken_down = excluded(store)
         for path, sha in hashes.many(find_sources(config.pdfs, leave_out=store)).items():
-            names.setdefault(sha, []).append(str(path))
+            if sha not in taken_down:
+                names.setdefault(sha, []).append(str(path))
+        if not names:
+            raise UsageError(
+                "every document was taken down", "add documents, or `longfolio dataset drop --undo --doc ID --yes`"
+            )
     documents = [{"sha256": sha, "path": sorted(paths)[0]} for sha, paths in sorted(names.items())]
 
     model_files = models.model_files(config.model)
