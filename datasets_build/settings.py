@@ -21,7 +21,7 @@ class _Settings(BaseModel):
 def _record(value: Any) -> Any:
     if isinstance(value, BaseModel):
         fields = type(value).model_fields
-        counted = [name for name, field in fields.items() if "digest" not in (field.json_schema_extra or {})]
+        counted = [name for name, field in fields.items() if field.json_schema_extra != {"digest": False}]
         return {name: _record(getattr(value, name)) for name in counted}
     if isinstance(value, tuple | list):
         return [_record(v) for v in value]

@@ -213,8 +213,8 @@ def dataset_drop(
         if not yes:
             out.print(f"\nNothing was changed. To do it:  longfolio dataset drop {names}{command} --yes", markup=False)
             return
-        out.print(f"\n{done}: every later run {'uses it' if undo else 'leaves it out'} (list: {where.root}/excluded.json)",
-                  markup=False, soft_wrap=True)  # fmt: skip
+        later = "uses it" if undo else "leaves it out"
+        out.print(f"\n{done}: every later run {later} (list: {where.root}/excluded.json)", markup=False, soft_wrap=True)
         if commands:
             out.print("make what is above anew:", *(f"  {c}" for c in commands), sep="\n", markup=False, soft_wrap=True)
         if not undo:

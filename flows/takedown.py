@@ -100,8 +100,8 @@ def find(store: Store, wanted: Sequence[str]) -> list[Known]:
             ids = ", ".join(d.doc_id for d in matches)
             raise UsageError(f"{name!r} stands for {len(matches)} documents: {ids}", "give one of these ids")
         if not matches:
-            ids = [d.doc_id for d in known.values()] + [Path(n).name for d in known.values() for n in d.names]
-            near = difflib.get_close_matches(name, ids, n=1, cutoff=0.5)
+            all_ = [d.doc_id for d in known.values()] + [Path(n).name for d in known.values() for n in d.names]
+            near = difflib.get_close_matches(name, all_, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]}? " if near else ""
             raise UsageError(
                 f"no document {name!r} in store {store.root}",
