@@ -17,6 +17,7 @@ from typing import Any
 from datasets_build import card, imports, publish, select
 from datasets_build.build import BUILD_VERSION, Job, Unit, pack, unpack
 from datasets_build.gates import decontaminate, near, pii, scan
+from datasets_build.gates.base import GATES
 from datasets_build.gates.keeper import Keeper
 from datasets_build.gates.leakage import Leakage
 from datasets_build.gates.scan import Scan, Scanner
@@ -239,7 +240,10 @@ class _Build:
         }
         publish.write_json(aside / "splits.json", documents)
         stats = publish.statistics(chosen, splits, reasons, len(self.entries) - len(chosen), row_digest)
-        stats |= {"gates": self.keeper.report(self.report), "settings": self.settings.record()}
+        gates = self.settings.gates
+        sought = {"decontamination": self.scanner.index, "language": gates.languages, "pii": gates.pii}
+        looked = [name for name in GATES if sought.get(name, True) and self.keeper.level(name) != "off"]
+        stats |= {"gates": self.keeper.report(self.report, looked), "settings": self.settings.record()}
         # Training and evaluation take the template from here, so that lengths stay true.
         publish.write_json(aside / "stats.json", {**self.template.record(), **stats})
         card.plot_lengths(aside / card.PLOT, chosen, splits, self.settings.max_tokens)

@@ -20,6 +20,7 @@ from pdf2txt.units import write_atomic_pieces
 from pdf2txt.view import STYLE, PageImages
 
 EDGE, AROUND = 700, 350  # characters of an instruction shown at its ends, and around the answer in it
+FEW = 200  # characters between those that are not worth hiding
 MOST_PAGES = 4  # of one row
 _ANSWER_TOO_LONG = 4000  # characters; longer ones are not looked for in the instruction
 
@@ -83,7 +84,7 @@ def _row(number: int, row: Row, documents: Mapping[str, DocumentFile]) -> str:
         f'<section id="r{number}" data-task="{html.escape(row["task"])}" class="{"" if figures else "bare"}">'
         f"<h2>{html.escape(row['task'])} <code>{html.escape(row['id'])}</code> "
         f"<small>{html.escape(' · '.join(f for f in facts if f))}</small></h2>"
-        f'<div class="pair">{f"<div>{figures}</div>" if figures else ""}<div class="texts">'
+        f'<div class="pair">{figures}<div class="texts">'
         f'<div class="piece k-answer"><span>answer</span><pre>{html.escape(row["output"])}</pre></div>'
         f"{_instruction(row)}{places}</div></div></section>\n"
     )
@@ -95,17 +96,32 @@ def _instruction(row: Row) -> str:
     shown = [(0, min(EDGE, len(text))), (max(0, len(text) - EDGE), len(text))]
     shown += [(max(0, start - AROUND), min(len(text), end + AROUND)) for start, end in spans[:1]]
     parts, at = [], 0
-    for start, end in sorted(shown):
-        if end <= at:
-            continue
+    for start, end in _joined(text, shown):
         if start > at:
             between = f"<summary>{start - at:,} characters</summary><pre>{_marked(text, at, start, spans)}</pre>"
             parts.append(f"<details>{between}</details>")
-            at = start
-        parts.append(f"<pre>{_marked(text, at, end, spans)}</pre>")
+        parts.append(f"<pre>{_marked(text, start, end, spans)}</pre>")
         at = end
     label = f"instruction, {len(text):,} characters" + (", the answer marked" if spans else "")
     return f'<div class="piece k-question"><span>{label}</span>{"".join(parts)}</div>'
+
+
+def _joined(text: str, shown: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Pieces of a text to show, in order, from word to word, those close to each other as one."""
+    joined: list[tuple[int, int]] = []
+    for start, end in sorted(shown):
+        start, end = _word_start(text, start), _word_start(text, end)
+        if joined and start - joined[-1][1] <= FEW:
+            start, end = joined[-1][0], max(end, joined.pop()[1])
+        joined.append((start, end))
+    return joined
+
+
+def _word_start(text: str, at: int) -> int:
+    """The next place from ``at`` where a word begins, or the end."""
+    while 0 < at < len(text) and not text[at - 1].isspace():
+        at += 1
+    return at
 
 
 def _answer_in(text: str, answer: str) -> list[tuple[int, int]]:
@@ -149,7 +165,9 @@ def _evidence(number: int, row: Row, documents: Mapping[str, DocumentFile]) -> t
             f'<div class="piece k-evidence" data-b="{keys}"><span>evidence {orders}</span>'
             f"<pre>{html.escape(document.name)}, page {page} <small>{html.escape(doc_id)}</small></pre></div>"
         )
-    return "".join(figures), "".join(items)
+    # One page stays in view beside a long instruction; of several, the first would hide the others.
+    look = ' class="one"' if len(figures) == 1 else ""
+    return f"<div{look}>{''.join(figures)}</div>" if figures else "", "".join(items)
 
 
 def _unknown(doc_id: str) -> DocumentFile:
@@ -182,8 +200,8 @@ def _figure(number: int, document: DocumentFile, page_number: int, boxes: list[t
         )
     return (
         f'{caption}<figure style="aspect-ratio:{page.width:.2f}/{page.height:.2f}">'
-        f'<img src="{html.escape(source)}" alt="{html.escape(document.name)}, page {page_number}" loading="lazy" '
-        f'decoding="async">{"".join(drawn)}</figure>'
+        f'<img src="{html.escape(source)}" alt="{html.escape(document.name)}, page {page_number}" decoding="async">'
+        f"{''.join(drawn)}</figure>"
     )
 
 
@@ -192,10 +210,13 @@ _STYLE = """
 section{content-visibility:visible;padding-top:1rem;border-top:1px solid var(--rule);margin-bottom:1.6rem}
 section:first-child{border-top:0;padding-top:0}
 h2 code{font:.85em ui-monospace,monospace;color:var(--dim);font-weight:400}
-figure{position:relative;top:0;margin-bottom:.8rem}figcaption{font-size:.82rem;color:var(--dim);margin-bottom:.25rem;
+figure{position:relative;top:0;margin-bottom:.8rem}
+.one{position:sticky;top:min(5.5rem,calc(100vh - 3.4rem - min(50vw - 1.8rem,730px)*1.42))}
+@media (max-width:899px){.one{position:static}}
+figcaption{font-size:.82rem;color:var(--dim);margin-bottom:.25rem;
 overflow-wrap:anywhere}
 .box{background:hsl(var(--h) 90% 55%/.16);border-width:2px}
-.box.on{background:hsl(var(--h) 90% 55%/.38)}
+.box.on{background:hsl(var(--h) 90% 55%/.28);outline-offset:2px}
 .lost{border:1px dashed var(--rule);border-radius:6px;padding:1.6rem 1rem;margin:0 0 .8rem;color:var(--dim);
 text-align:center;overflow-wrap:anywhere}
 .key[aria-pressed=false]{text-decoration:line-through}

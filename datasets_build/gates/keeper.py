@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from datasets_build.gates import near
@@ -91,13 +91,16 @@ class Keeper:
                 how = f"mend them, or set dataset.gates.levels.{gate} to {' or '.join(loosen)}"
                 raise GateError(gate, finding.found, finding.examples, REMEDY.get(gate, how))
 
-    def report(self, warn: Callable[..., None]) -> list[dict[str, Any]]:
-        """One warning for each WARN gate that found something; the results of all gates, for stats.json."""
+    def report(self, warn: Callable[..., None], looked: Collection[str]) -> list[dict[str, Any]]:
+        """One warning for each WARN gate that found something; the results of all gates, for stats.json.
+
+        ``looked``: the gates that had something to look for; the others are off, whatever their level.
+        """
         for finding in self.findings.values():
             if finding.level == "warn" and finding.found and finding.gate != "counts":
                 first = f", first: {finding.examples[0]}" if finding.examples else ""
                 warn("warning", message=f"gate {finding.gate}: {finding.found} found{first}")
-        return [finding.to_json() for finding in self.findings.values() if finding.level != "off"]
+        return [{**f.to_json(), "level": f.level if f.gate in looked else "off"} for f in self.findings.values()]
 
     def _each_row(self, entries: list[Entry], doc_ids: set[str], rejects: list[Reject]) -> list[Entry]:
         kept = []

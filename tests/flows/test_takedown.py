@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -92,3 +94,27 @@ def test_a_damaged_list_is_not_an_empty_one(tmp_path: Path, text: str) -> None:
     (tmp_path / "excluded.json").write_text(text)
     with pytest.raises(UsageError, match="cannot be read"):
         excluded(Store(tmp_path).root)
+
+
+def test_files_are_found_by_content(tmp_path: Path) -> None:
+    from flows.takedown import document_files
+
+    pdfs = Path(__file__).parents[2] / "examples" / "pdfs"
+    sha = hashlib.sha256((pdfs / "scanned-memo.pdf").read_bytes()).hexdigest()
+    store = Store(tmp_path / "store")
+    old = tmp_path / "old" / "memo.pdf"
+    record = {"run_id": "r", "stages": [], "config": {}, "documents": {sha: [str(old)]}}
+    store.runs.mkdir(parents=True)
+    (store.runs / "r.json").write_text(json.dumps(record))
+
+    def look(*folders: Path) -> Any:
+        return document_files(store, tmp_path, [sha[:16]], folders)[sha[:16]]
+
+    assert look().file is None and look().problem == f"The file is gone: {old}"
+    old.parent.mkdir()
+    old.write_bytes(b"%PDF-1.4 something else")
+    assert look().problem == f"{old} is another file now."
+    assert look(pdfs).file == pdfs / "scanned-memo.pdf"
+    shutil.copy(pdfs / "scanned-memo.pdf", old)
+    assert look().file == old
+    assert "--pdfs" in document_files(None, tmp_path, ["0" * 16], ())["0" * 16].problem
