@@ -13,12 +13,14 @@ from functools import cache
 
 import numpy as np
 
-from datasets_build.rows import LONG_LINE_WORDS, Row
+from datasets_build.rows import Row
 
 NEAR_VERSION = 1  # raised when the same text gets another signature
 PERMUTATIONS = 128
 ROW_RUN, DOCUMENT_RUN = 3, 5  # words of a shingle
 SHORT_ANSWER = 15  # words; shorter says too little to be compared between different contexts
+LONG_INSTRUCTION = 2000  # characters of an imported instruction; a longer one holds a text
+ASKING_WORDS = 40  # of the line that asks
 CONTEXT = 200  # characters of an instruction beside its question that are a text
 _SURE = 0.98  # chance that a pair at the threshold is looked at
 _CROWD = 200  # of those that share a band, at most so many are compared
@@ -26,11 +28,18 @@ _WORD = re.compile(r"\w+")
 
 
 def question_of(row: Row) -> str:
-    """What a row asks, without its context: as its recipe noted it, else the lines that are no long text."""
+    """What a row asks, without its context: as its recipe noted it.
+
+    Of an imported row with a long instruction, its first and its last line, where questions about a text stand.
+    """
     question = row.get("question")
     if question:
         return str(question)
-    return "\n".join(line for line in row["instruction"].splitlines() if len(line.split()) < LONG_LINE_WORDS)
+    if len(row["instruction"]) <= LONG_INSTRUCTION:
+        return str(row["instruction"])
+    lines = [line for line in row["instruction"].splitlines() if line.strip()]
+    first, last = lines[0].split(), lines[-1].split() if len(lines) > 1 else []
+    return " ".join([*first[:ASKING_WORDS], *last[-ASKING_WORDS:]])
 
 
 def row_signature(row: Row) -> bytes:

@@ -9,8 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import TOPICS
-from handmade import make_document, paper
+from handmade import TOPICS, make_document, paper
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -286,6 +285,25 @@ def test_questions_with_the_same_answer_on_other_texts_are_no_duplicates() -> No
     assert not similar(row("a", "Methods"), row("b", "Methods"))
     assert similar(row("a", long), row("b", long))
     assert not similar(row("a", long), row("a", "Methods"))
+
+
+def test_questions_on_one_imported_text_are_no_duplicates() -> None:
+    """As in LongAlpaca: several questions on a paper, whose lines are as long as its columns."""
+    text = "\n".join(f"Line {i} of a paper that was converted line by line" for i in range(300))
+
+    def signature(question: str, output: str, text: str = text) -> bytes:
+        instruction = f"Below is a paper. Memorize it.\n{text}\nNow the material ends. {question}"
+        return near.row_signature({"instruction": instruction, "output": output, "split_group": "import:1"})
+
+    answer = "They follow the same workshops over two winters and write down every step that is taken in each of them."
+    base = signature("How do the authors find out what they report?", answer)
+
+    def similar(other: bytes) -> bool:
+        return bool(list(near.near_pairs([base, other], 0.8, leave_out=True)))
+
+    assert not similar(signature("What do the authors report?", "That care at the start saves most of the time."))
+    assert not similar(signature("Who wrote it?", "Ada Example."))
+    assert similar(signature("How do the authors find out what they report?", answer, "A longer. " + text))
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import TOPICS
-from handmade import KillingUnits, make_document, paper
+from handmade import TOPICS, KillingUnits, make_document, paper
 
 from datasets_build.__main__ import main
 from datasets_build.build import Job
