@@ -44,7 +44,7 @@ def make_row(
     return {
         "instruction": instruction,
         "output": output,
-        "id": digest(task, list(doc_ids), instruction, output)[:16],
+        "id": row_id(task, doc_ids, instruction, output),
         "task": task,
         "doc_ids": list(doc_ids),
         "evidence": list(evidence),
@@ -55,6 +55,11 @@ def make_row(
         "license": license,
         "question": question,
     }
+
+
+def row_id(task: str, doc_ids: Collection[str], instruction: str, output: str) -> str:
+    """A row's id: a row with another text is another row."""
+    return digest(task, list(doc_ids), instruction, output)[:16]
 
 
 def duplicate_key(row: Row) -> str:

@@ -210,17 +210,20 @@ def dataset_drop(
         _print_traces(found)
         done, command = ("taken in again" if undo else "taken down"), " --undo" if undo else ""
         names = " ".join(f"--doc {d.doc_id}" for d in documents)
-        if not yes:
-            out.print(f"\nNothing was changed. To do it:  longfolio dataset drop {names}{command} --yes", markup=False)
-            return
-        later = "uses it" if undo else "leaves it out"
-        out.print(f"\n{done}: every later run {later} (list: {where.root}/excluded.json)", markup=False, soft_wrap=True)
+        if yes:
+            later = "uses it" if undo else "leaves it out"
+            listing = f"{where.root}/excluded.json"
+            out.print(f"\n{done}: every later run {later} (list: {listing})", markup=False, soft_wrap=True)
+        else:
+            again = f"longfolio dataset drop {names}{command} --yes --store {where.root}"
+            out.print(f"\nNothing was changed. To do it:\n  {again}", markup=False, soft_wrap=True)
         if commands:
-            out.print("make what is above anew:", *(f"  {c}" for c in commands), sep="\n", markup=False, soft_wrap=True)
-        if not undo:
+            lines = "\n".join(f"  {c}" for c in commands)
+            out.print(f"{'Then' if not yes else 'Now'} make what is above anew:\n{lines}", markup=False, soft_wrap=True)
+        if yes and not undo:
             out.print(
                 "What stands above stays in the store until `longfolio gc --keep N --delete`; copies elsewhere are not "
-                f"known here. To undo:  longfolio dataset drop {names} --undo --yes",
+                f"known here. To undo:\n  longfolio dataset drop {names} --undo --yes --store {where.root}",
                 markup=False, soft_wrap=True,
             )  # fmt: skip
 

@@ -19,7 +19,7 @@ from datasets_build.gates import language, near, pii, rows
 from datasets_build.gates.decontaminate import Index
 from datasets_build.gates.leakage import describe
 from datasets_build.gates.settings import GatesSettings
-from datasets_build.rows import FROM_IMPORT, Row
+from datasets_build.rows import FROM_IMPORT, Row, row_id
 from pdf2txt.units import Units, digest
 
 SCAN_VERSION = 1  # raised when the same rows give another scan
@@ -155,4 +155,10 @@ class Scanner:
         }
         if all(row[name] == text for name, text in changed.items()):
             return row
-        return {**row, **changed, "n_tokens": measure(changed["instruction"], changed["output"])}
+        instruction, output = changed["instruction"], changed["output"]
+        return {
+            **row,
+            **changed,
+            "id": row_id(row["task"], row["doc_ids"], instruction, output),
+            "n_tokens": measure(instruction, output),
+        }

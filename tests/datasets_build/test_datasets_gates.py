@@ -98,6 +98,7 @@ def test_levels(build, tmp_path: Path) -> None:
     (row,) = [r for r in masked.rows() if "Whom" in r["instruction"]]
     (before,) = [r for r in warned.rows() if "Whom" in r["instruction"]]
     assert row["output"] == "Write to [email]." and 0 < row["n_tokens"] < before["n_tokens"]
+    assert row["id"] != before["id"]
     again = build(recipes=["title"], imports=imports, gates={"levels": {"pii": "mask"}}, work="d")
     assert again.metrics["row_digest"] == masked.metrics["row_digest"] and all(again.reused())
 
