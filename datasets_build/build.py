@@ -22,7 +22,7 @@ from datasets_build.window import Window, fit, shrink
 from longlora.templates import CHAT, ChosenTemplate
 from pdf2txt.units import digest
 
-BUILD_VERSION = 2  # raised when the same candidate gives another row
+BUILD_VERSION = 3  # raised when the same candidate gives another row
 SEPARATOR = "\n\n"
 MAX_CANDIDATES = 20  # per wanted row: where most fail, more of the same would fail too
 
@@ -188,6 +188,7 @@ class Builder:
             split_group=document.doc_id,
             doc_ids=(document.doc_id,),
             evidence=tuple(evidence),
+            question=candidate.question,
         )
 
 

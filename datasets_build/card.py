@@ -6,43 +6,41 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from datasets_build.gates.base import GATES
+from datasets_build.publish import Sizes, features
 from datasets_build.recipes import RECIPES
 from datasets_build.select import SPLITS, Entry
 from datasets_build.settings import DatasetSettings
 
 PLOT = "lengths.png"
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
 def write_card(
-    folder: Path, settings: DatasetSettings, stats: dict[str, Any], sources: dict[str, tuple[str, int]]
+    folder: Path,
+    settings: DatasetSettings,
+    stats: dict[str, Any],
+    sources: dict[str, tuple[str, int]],
+    sizes: Sizes,
+    languages: list[str],
 ) -> None:
-    """Write ``README.md``. ``sources``: doc_id or import id -> (licence, rows)."""
+    """Write ``README.md``.
+
+    Args:
+        sources: doc_id or import id -> (licence, rows).
+        languages: ISO 639-1 codes of the documents.
+    """
     import yaml
 
     filled = [split for split in SPLITS if stats["rows_by_split"][split]]
-    licenses = sorted({name for name, _ in sources.values()})
-    head: dict[str, Any] = {
-        # Without this list `load_dataset` would take rejects.parquet and stats.json for data.
-        "configs": [
-            {
-                "config_name": "default",
-                # `datasets` keys its cache by this card and the folder's name, not by the files:
-                # without the digest a rebuilt dataset would load as the one that was there before.
-                "description": f"Longfolio rows {stats['row_digest']}",
-                "data_files": [{"split": s, "path": f"data/{s}-*.parquet"} for s in filled],
-            }
-        ],
-        "tags": ["longfolio", "long-context", "instruction-tuning"],
-    }
-    if licenses != ["unknown"]:
-        head["license"] = licenses[0] if len(licenses) == 1 else licenses
+    head = _head(folder, stats, sorted({name for name, _ in sources.values()}), sizes, languages)
     chosen = settings.chosen_recipes()
     tasks: Counter[str] = Counter()
     for counts in stats["tasks_by_split"].values():
         tasks.update(counts)
     lines = [
         "---",
-        yaml.safe_dump(head, sort_keys=False).strip(),
+        yaml.safe_dump(head, sort_keys=False, allow_unicode=True).strip(),
         "---",
         "# Instruction data built by Longfolio",
         "",
@@ -55,8 +53,15 @@ def write_card(
         "## Tasks",
         "",
         _table(
-            ("task", "recipe version", "rows"),
-            [(t, RECIPES[t].version if t in RECIPES else "-", tasks.get(t, 0)) for t in sorted({*chosen, *tasks})],
+            ("task", "recipe version", *filled),
+            [
+                (
+                    t,
+                    RECIPES[t].version if t in RECIPES else "-",
+                    *(stats["tasks_by_split"][s].get(t, 0) for s in filled),
+                )
+                for t in sorted({*chosen, *tasks})
+            ],
         ),
         "",
         "## Lengths",
@@ -67,6 +72,17 @@ def write_card(
         "",
         f"![Histogram of row lengths]({PLOT})",
         "",
+        "## Gates",
+        "",
+        "What rows had to pass. `error` would have stopped the build, `drop` left rows out, `mask` replaced what it "
+        "found, `warn` kept it.",
+        "",
+        _table(
+            ("gate", "level", "found", "passes if"),
+            [(g["gate"], g["level"], g["found"], GATES[g["gate"]].about) for g in stats["gates"]],
+        ),
+        "",
+        *_kept_findings(stats["gates"]),
         "## Left out",
         "",
         "Details in `rejects.parquet`."
@@ -78,33 +94,92 @@ def write_card(
         "",
         _table(("source", "licence", "rows"), [(s, lic, n) for s, (lic, n) in sorted(sources.items())]),
         "",
-        f"Settings: seed {settings.seed}, rows per recipe and document {settings.per_document}, "
-        f"validation share {settings.validation_share:g}. Row digest `{stats['row_digest']}`.",
+        "## Settings",
+        "",
+        "The section `dataset` of the run file, every default filled in:",
+        "",
+        "```yaml",
+        yaml.safe_dump(stats["settings"], sort_keys=False, allow_unicode=True).strip(),
+        "```",
+        "",
+        f"Row digest `{stats['row_digest']}`: the same rows have the same digest, whatever their order.",
         "",
     ]
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def _head(
+    folder: Path, stats: dict[str, Any], licenses: list[str], sizes: Sizes, languages: list[str]
+) -> dict[str, Any]:
+    """The YAML of the card, in the order in which the hub shows it."""
+    head: dict[str, Any] = {}
+    if languages:
+        head["language"] = languages
+    if licenses != ["unknown"]:
+        head["license"] = licenses[0] if len(licenses) == 1 else licenses
+    return {
+        **head,
+        "task_categories": ["question-answering", "text-generation"],
+        "size_categories": [next((name for limit, name in _SIZES if stats["rows"] < limit), "n>1M")],
+        "tags": ["longfolio", "long-context", "instruction-tuning"],
+        "dataset_info": {
+            "features": features()._to_yaml_list(),
+            "splits": [{"name": split, **size} for split, size in sizes.items()],
+            "download_size": sum(file.stat().st_size for file in (folder / "data").iterdir()),
+            "dataset_size": sum(size["num_bytes"] for size in sizes.values()),
+        },
+        # Without this list `load_dataset` would take rejects.parquet and stats.json for data.
+        "configs": [
+            {
+                "config_name": "default",
+                # `datasets` keys its cache by this card and the folder's name, not by the files:
+                # without the digest a rebuilt dataset would load as the one that was there before.
+                "description": f"Longfolio rows {stats['row_digest']}",
+                "data_files": [{"split": split, "path": f"data/{split}-*.parquet"} for split in sizes],
+            }
+        ],
+    }
+
+
+def _kept_findings(gates: list[dict[str, Any]]) -> list[str]:
+    """Examples of what a gate found and kept."""
+    kept = [f"- {g['gate']}: {example}" for g in gates if g["level"] == "warn" for example in g["examples"]]
+    return ["Kept, for instance:", "", *kept, ""] if kept else []
 
 
 def _table(head: tuple[str, ...], rows: list[tuple]) -> str:
     if not rows:
         return "(none)"
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows])
+    return "\n".join(lines + ["| " + " | ".join(_cell(value) for value in row) + " |" for row in rows])
 
 
-def plot_lengths(path: Path, entries: list[Entry], max_tokens: int) -> None:
-    """Histogram of row lengths, documents and imports apart."""
+def _cell(value: Any) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def plot_lengths(path: Path, entries: list[Entry], splits: dict[str, str], max_tokens: int) -> None:
+    """Histogram of row lengths: a panel for each split, tasks stacked."""
     import matplotlib
 
     matplotlib.use("Agg", force=False)
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 3.2), layout="constrained")
-    axes = figure.subplots()
-    kinds = {kind: [e.n_tokens for e in entries if e.kind == kind] for kind in ("long", "short")}
-    shown = {kind: lengths for kind, lengths in kinds.items() if lengths}
-    axes.hist(list(shown.values()), bins=40, range=(0, max_tokens), stacked=True, label=list(shown))
-    axes.set_xlabel("tokens (prompt and answer)")
-    axes.set_ylabel("rows")
-    axes.legend()
+    filled = [split for split in SPLITS if any(splits[e.group] == split for e in entries)]
+    tasks = sorted({e.task for e in entries})
+    colours = matplotlib.colormaps["tab20"].colors  # type: ignore[attr-defined]
+    figure = Figure(figsize=(7.5, 1 + 2.4 * len(filled)), layout="constrained")
+    panels = figure.subplots(len(filled), squeeze=False)[:, 0]
+    for split, axes in zip(filled, panels, strict=True):
+        lengths = [[e.n_tokens for e in entries if e.task == t and splits[e.group] == split] for t in tasks]
+        axes.hist(
+            lengths, bins=40, range=(0, max_tokens), stacked=True, label=tasks,
+            color=[colours[i % len(colours)] for i in range(len(tasks))],
+        )  # fmt: skip
+        axes.set_title(f"{split}: {sum(map(len, lengths))} rows", loc="left", fontsize="medium")
+        axes.set_ylabel("rows")
+        axes.margins(x=0)
+    panels[-1].set_xlabel("tokens (prompt and answer)")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", fontsize="small", frameon=False)
     figure.savefig(path, dpi=120, metadata={"Software": None})

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from datasets_build.build import Builder, Job, pack
+from datasets_build.gates.scan import Scanner
 from datasets_build.measure import Measure
 from datasets_build.reading import Reading
 from pdf2txt.errors import UserError
@@ -28,13 +29,14 @@ class DocumentUnits:
     doc_id: str
     text_digest: str  # equal for documents with the same text
     units: list[tuple[str, str, bool]]
+    scanned_before: bool = True  # the gates' look at the rows was there already
 
 
 class Worker:
     """Makes the missing units of a document. The tokenizer is loaded when the first is missing."""
 
-    def __init__(self, job: Job, model: Path, units: Units) -> None:
-        self.job, self.model, self.units = job, model, units
+    def __init__(self, job: Job, model: Path, units: Units, scanner: Scanner | None = None) -> None:
+        self.job, self.model, self.units, self.scanner = job, model, units, scanner
 
     @cached_property
     def measure(self) -> Measure:
@@ -51,13 +53,17 @@ class Worker:
                 builder = builder or Builder(reading, self.measure, self.job.settings)
                 self.units.put(key, pack(builder.unit(recipe, per_document)))
             done.append((recipe, key, reused))
-        return DocumentUnits(document.doc_id, digest(reading.flat.casefold()), done)
+        text_digest = digest(reading.flat.casefold())
+        scanned = self.scanner is None or self.scanner.ensure(
+            lambda: reading.flat, text_digest, [key for _, key, _ in done], lambda: self.measure.row
+        )
+        return DocumentUnits(document.doc_id, text_digest, done, scanned)
 
 
 _worker: Worker | None = None
 
 
-def _start(job: Job, model: Path, units: Units, parent: int) -> None:
+def _start(job: Job, model: Path, units: Units, scanner: Scanner | None, parent: int) -> None:
     """In a new process: die with the parent (its queue would otherwise be waited on for ever)."""
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends us
@@ -69,7 +75,7 @@ def _start(job: Job, model: Path, units: Units, parent: int) -> None:
         pass
     if os.getppid() != parent:
         os._exit(1)
-    _worker = Worker(job, model, units)
+    _worker = Worker(job, model, units, scanner)
 
 
 def _document(document: Document) -> DocumentUnits:
@@ -88,9 +94,8 @@ def documents_units(documents: Iterable[Document], worker: Worker, processes: in
         return
     context = multiprocessing.get_context("spawn")  # fork is unsafe beside the tokenizer's threads
     waiting: deque[Future[DocumentUnits]] = deque()
-    with ProcessPoolExecutor(
-        processes, context, initializer=_start, initargs=(worker.job, worker.model, worker.units, os.getpid())
-    ) as pool:
+    start = (worker.job, worker.model, worker.units, worker.scanner, os.getpid())
+    with ProcessPoolExecutor(processes, context, initializer=_start, initargs=start) as pool:
         try:
             for document in documents:
                 waiting.append(pool.submit(_document, document))

@@ -9,36 +9,43 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from datasets_build.gates import Gates
+from datasets_build.gates.leakage import Leakage
 from datasets_build.rows import COLUMNS, Row, arrow_schema, rejects_schema
 from datasets_build.select import SPLITS, Entry
 from pdf2txt.units import digest
 
 SHARD_CHARS = 400_000_000  # characters of text per file, before compression
-GROUP_ROWS = 256  # rows per Parquet row group: what a reader has to hold at once
+GROUP_ROWS, GROUP_CHARS = 256, 50_000_000  # per Parquet row group, at most: what a reader has to hold at once
 
+Sizes = dict[str, dict[str, int]]  # split -> {"num_examples", "num_bytes" (in memory)}
 Load = Callable[[str], list[Row]]  # unit key -> its rows
 
 
-def write_rows(folder: Path, entries: list[Entry], splits: dict[str, str], load: Load, gates: Gates) -> str:
-    """Write ``data/<split>-0000i-of-0000N.parquet``; returns the row digest.
+def write_rows(
+    folder: Path, entries: list[Entry], splits: dict[str, str], load: Load, leakage: Leakage
+) -> tuple[str, Sizes]:
+    """Write ``data/<split>-0000i-of-0000N.parquet``; returns the row digest and the sizes of the splits.
 
     The row digest is sha256 over the sorted digests of (split, row): the same rows give the same digest
     whatever their order or the version of pyarrow.
 
     Raises:
-        GateError: a row that must not be published.
+        GateError: a document, or a near duplicate of one, is in both splits.
     """
     data = folder / "data"
     data.mkdir(parents=True)
     digests: list[str] = []
+    sizes: Sizes = {}
     for split in SPLITS:
         mine = [e for e in entries if splits[e.group] == split]
         shards = list(_shards(mine))
         for number, shard in enumerate(shards):
             name = f"{split}-{number:05d}-of-{len(shards):05d}.parquet"
-            _write_shard(data / name, _rows(shard, split, load, gates, digests))
-    return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
+            size = sizes.setdefault(split, {"num_examples": 0, "num_bytes": 0})
+            size["num_bytes"] += _write_shard(data / name, _rows(shard, split, load, leakage, digests))
+            size["num_examples"] += len(shard)
+    leakage.finish()
+    return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest(), sizes
 
 
 def _shards(entries: list[Entry]) -> Iterator[list[Entry]]:
@@ -54,32 +61,57 @@ def _shards(entries: list[Entry]) -> Iterator[list[Entry]]:
         yield shard
 
 
-def _rows(entries: list[Entry], split: str, load: Load, gates: Gates, digests: list[str]) -> Iterator[Row]:
+def _rows(entries: list[Entry], split: str, load: Load, leakage: Leakage, digests: list[str]) -> Iterator[Row]:
     unit, rows = "", []
     for e in entries:
         if e.unit != unit:
             unit, rows = e.unit, load(e.unit)
         row = {name: rows[e.position][name] for name in COLUMNS}
         row.update(id=e.id, split_group=e.group)
-        gates.check(row, split)
+        leakage.check(row, split)
         digests.append(digest(split, row))
         yield row
 
 
-def _write_shard(path: Path, rows: Iterator[Row]) -> None:
+def _write_shard(path: Path, rows: Iterator[Row]) -> int:
+    """Write a file as `datasets` writes one; returns its bytes in memory.
+
+    With the features in the metadata, chunks cut by content (an upload of the next version sends what changed) and
+    an index of pages. Compressed by zstd and not by snappy: rows of one document repeat its text.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
+    from datasets import config
 
-    schema = arrow_schema()
+    schema = features().arrow_schema
+    chunking = config.DEFAULT_CDC_OPTIONS
     batch: list[Row] = []
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+    chars = size = 0
+    with pq.ParquetWriter(
+        path, schema, compression="zstd", use_content_defined_chunking=chunking, write_page_index=True
+    ) as writer:
         for row in rows:
             batch.append(row)
-            if len(batch) == GROUP_ROWS:
-                writer.write_table(pa.Table.from_pylist(batch, schema=schema))
-                batch = []
+            chars += len(row["instruction"]) + len(row["output"])
+            if len(batch) == GROUP_ROWS or chars >= GROUP_CHARS:
+                size += _write(writer, pa.Table.from_pylist(batch, schema=schema))
+                batch, chars = [], 0
         if batch:
-            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+            size += _write(writer, pa.Table.from_pylist(batch, schema=schema))
+        writer.add_key_value_metadata({"content_defined_chunking": json.dumps(chunking)})
+    return size
+
+
+def _write(writer: Any, table: Any) -> int:
+    writer.write_table(table)
+    return int(table.nbytes)
+
+
+def features() -> Any:
+    """The columns as `datasets.Features`."""
+    from datasets import Features
+
+    return Features.from_arrow_schema(arrow_schema())
 
 
 def write_rejects(path: Path, rejects: list[dict[str, Any]]) -> None:

@@ -35,12 +35,16 @@ def make_row(
     split_group: str,
     doc_ids: tuple[str, ...] = (),
     evidence: tuple[dict[str, Any], ...] = (),
+    question: str = "",
 ) -> Row:
-    """A row with its id: 16 hex digits of what it teaches and where from, the same in every build."""
+    """A row with its id: 16 hex digits of what it teaches and where from, the same in every build.
+
+    ``question`` is the instruction without its context, for comparing rows; units keep it, published rows do not.
+    """
     return {
         "instruction": instruction,
         "output": output,
-        "id": digest(task, list(doc_ids), instruction, output)[:16],
+        "id": row_id(task, doc_ids, instruction, output),
         "task": task,
         "doc_ids": list(doc_ids),
         "evidence": list(evidence),
@@ -49,7 +53,13 @@ def make_row(
         "source_sha256": source_sha256,
         "split_group": split_group,
         "license": license,
+        "question": question,
     }
+
+
+def row_id(task: str, doc_ids: Collection[str], instruction: str, output: str) -> str:
+    """A row's id: a row with another text is another row."""
+    return digest(task, list(doc_ids), instruction, output)[:16]
 
 
 def duplicate_key(row: Row) -> str:
@@ -82,7 +92,7 @@ def _normalised(text: str) -> str:
 
 
 def arrow_schema() -> pa.Schema:
-    """The columns of the data files."""
+    """The columns of the data files. ``publish`` adds what `datasets` keeps about them."""
     import pyarrow as pa
 
     evidence = pa.struct([("doc_id", pa.string()), ("page", pa.int32()), ("box", pa.list_(pa.float32()))])

@@ -8,12 +8,24 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from datasets_build.conversations import Turns
+from datasets_build.gates.settings import GatesSettings
 from datasets_build.recipes import RECIPES
 from longlora.templates import TemplateSetting
 
 
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _record(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        fields = type(value).model_fields
+        counted = [name for name, field in fields.items() if field.json_schema_extra != {"digest": False}]
+        return {name: _record(getattr(value, name)) for name in counted}
+    if isinstance(value, tuple | list):
+        return [_record(v) for v in value]
+    return value.name if isinstance(value, Path) else value
 
 
 class RecipeSettings(_Settings):
@@ -47,22 +59,53 @@ class FieldNames(_Settings):
         "input", description="Column appended to the instruction after a blank line; may be absent or empty."
     )
     output: str = Field("output", description="Column with the answer.")
+    conversation: str = Field(
+        "",
+        description="Column with a conversation; empty: conversations (ShareGPT) or messages, where a row has one of "
+        "them and no instruction.",
+    )
 
 
 class ImportSettings(_Settings):
-    """A file of ready-made question-answer rows."""
+    """Ready-made question-answer rows: a file, a folder or a dataset of the hub."""
 
-    path: Path = Field(description="The file. Its content, not its name, counts for caching.")
-    format: Literal["auto", "json", "jsonl", "parquet"] = Field(
+    path: Path | None = Field(
+        None,
+        description="The file, or a folder that datasets.load_dataset opens. Its content, not its name, counts for "
+        "caching.",
+    )
+    hub: str | None = Field(
+        None, description="Id of a dataset on the Hugging Face hub, in place of path. It is fetched once."
+    )
+    revision: str | None = Field(None, description="Branch, tag or commit of a hub id; null is main.")
+    subset: str | None = Field(None, description="Configuration of a folder or hub dataset; null is its default.")
+    split: str = Field("train", description="Split of a folder or hub dataset.")
+    format: Literal["auto", "json", "jsonl", "parquet", "csv"] = Field(
         "auto",
-        description="json: one list of objects (Alpaca, LongAlpaca); jsonl: one object per line; auto: look.",
+        description="Of a file. json: one list of objects (Alpaca, LongAlpaca, ShareGPT); jsonl: one object per line; "
+        "csv: a header line, cells apart by comma, semicolon or tab; auto: look.",
+    )
+    turns: Turns = Field(
+        "first",
+        description="Of a conversation. first: its first question and answer; each: every question with its answer, "
+        "what was said before in front of it.",
     )
     kind: Literal["short", "long"] = Field(
         "short",
         description="Which share of dataset.mix the rows belong to. Short rows keep general abilities.",
     )
-    license: str = Field("unknown", description="Licence of the rows, recorded with each of them and in the card.")
+    license: str = Field(
+        "unknown",
+        description="Licence of the rows, recorded with each of them and in the card; unknown: what the dataset card "
+        "of a folder or hub dataset says.",
+    )
     fields: FieldNames = Field(FieldNames.model_validate({}), description="Column names where they are not Alpaca's.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ImportSettings:
+        if (self.path is None) == (self.hub is None):
+            raise ValueError("an import has either path or hub")
+        return self
 
 
 class MixSettings(_Settings):
@@ -121,7 +164,17 @@ class DatasetSettings(_Settings):
         5, ge=1, description="Fewer held-out rows than this is an error: too few to measure anything."
     )
     exclude_duplicates: bool = Field(
-        True, description="Drop rows with the same instruction and answer, and documents with the same text."
+        True,
+        description="Drop rows with the same instruction and answer or nearly so, and documents with the same text. "
+        "False keeps and reports them.",
+    )
+    decontaminate: tuple[Path, ...] = Field(
+        (),
+        description="Evaluation files (.txt, .md, .json, .jsonl, .parquet, .csv) and folders of them: rows that share "
+        "dataset.gates.ngram words in a row with any text in them are left out. Their content counts for caching.",
+    )
+    gates: GatesSettings = Field(
+        GatesSettings.model_validate({}), description="What rows have to pass before they are published."
     )
     workers: int = Field(
         1,
@@ -144,6 +197,10 @@ class DatasetSettings(_Settings):
         if self.min_tokens > self.max_tokens:
             raise ValueError(f"min_tokens ({self.min_tokens}) is above max_tokens ({self.max_tokens})")
         return self
+
+    def record(self) -> dict[str, Any]:
+        """What decides the rows, for the published dataset: nothing of this machine but the names of files."""
+        return _record(self)
 
     def chosen_recipes(self) -> dict[str, int]:
         """Recipe name -> rows per document, ordered by name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,11 +40,22 @@ def format_row(row: Row, width: int = 400) -> str:
     return f"{head}\n{text}\n-> {row['output']}\n({places or row['answer_source']}; licence {row['license']})"
 
 
-def diff(dir_a: Path, dir_b: Path) -> dict[str, Any]:
-    """Rows only in one of two datasets: ``{only_a, only_b, common, tasks: {task: {...}}}``.
+def count(dataset_dir: Path) -> int:
+    """How many rows a dataset has."""
+    import pyarrow.parquet as pq
 
-    ``only_*`` at the top are sorted lists of ids, everything else counts. A row that changed in any way has
-    another id (but for its length and evidence).
+    return sum(pq.read_metadata(file).num_rows for file in data_files(dataset_dir))
+
+
+def diff(dir_a: Path, dir_b: Path) -> dict[str, Any]:
+    """What differs between two datasets.
+
+    Returns:
+        only_a, only_b: sorted ids of rows only in one; common: how many are in both. A row that changed in any way
+            has another id (but for its length and evidence).
+        tasks: {task: {only_a, only_b, common}}, counts.
+        settings: [{key, a, b}] of the section ``dataset``, where they differ.
+        documents: {only_a, only_b: sorted doc_ids, moved: [{doc_id, a, b}] between splits}.
     """
     a, b = _ids(dir_a), _ids(dir_b)
     counts = {
@@ -57,7 +69,42 @@ def diff(dir_a: Path, dir_b: Path) -> dict[str, Any]:
         "only_b": sorted(b.keys() - a.keys()),
         "common": len(a.keys() & b.keys()),
         "tasks": {t: {name: c[t] for name, c in counts.items()} for t in tasks},
+        "settings": _differences(_read(dir_a / "stats.json"), _read(dir_b / "stats.json")),
+        "documents": _documents(_read(dir_a / "splits.json"), _read(dir_b / "splits.json")),
     }
+
+
+def _differences(a: dict[str, Any], b: dict[str, Any]) -> list[dict[str, Any]]:
+    first, second = dict(_leaves(a.get("settings", {}))), dict(_leaves(b.get("settings", {})))
+    return [
+        {"key": key, "a": first.get(key), "b": second.get(key)}
+        for key in sorted(first.keys() | second.keys())
+        if first.get(key) != second.get(key)
+    ]
+
+
+def _leaves(tree: Any, prefix: str = "dataset") -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, dict) and tree:
+        for key, value in tree.items():
+            yield from _leaves(value, f"{prefix}.{key}")
+    else:
+        yield prefix, tree
+
+
+def _documents(a: dict[str, str], b: dict[str, str]) -> dict[str, Any]:
+    return {
+        "only_a": sorted(a.keys() - b.keys()),
+        "only_b": sorted(b.keys() - a.keys()),
+        "moved": [{"doc_id": d, "a": a[d], "b": b[d]} for d in sorted(a.keys() & b.keys()) if a[d] != b[d]],
+    }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def data_files(dataset_dir: Path) -> list[Path]:

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from flows.config import RunConfig
 from flows.errors import UsageError
 from flows.inputs import FileHashes
+from flows.takedown import excluded
 from longlora import models
 from pdf2txt.sources import find_sources
 
@@ -145,6 +146,8 @@ def gather(config: RunConfig, hashes: FileHashes, store: Path, wanted: Sequence[
     Raises:
         UsageError, longlora.errors.UserError: one is missing or unreadable, and what to do.
     """
+    from datasets_build.gates.decontaminate import evaluation_files
+    from datasets_build.imports import source as import_source
     from longlora.train.data.sources import text_files
 
     names: dict[str, list[str]] = {}
@@ -152,8 +155,14 @@ def gather(config: RunConfig, hashes: FileHashes, store: Path, wanted: Sequence[
         if not config.pdfs:
             raise UsageError("no documents: pdfs is not set", "use --pdfs FOLDER, or pdfs: in the run file")
         # A store below the documents (the default, for `--pdfs .`) holds no documents.
+        taken_down = excluded(store)
         for path, sha in hashes.many(find_sources(config.pdfs, leave_out=store)).items():
-            names.setdefault(sha, []).append(str(path))
+            if sha not in taken_down:
+                names.setdefault(sha, []).append(str(path))
+        if not names:
+            raise UsageError(
+                "every document was taken down", "add documents, or `longfolio dataset drop --undo --doc ID --yes`"
+            )
     documents = [{"sha256": sha, "path": sorted(paths)[0]} for sha, paths in sorted(names.items())]
 
     model_files = models.model_files(config.model)
@@ -171,17 +180,13 @@ def gather(config: RunConfig, hashes: FileHashes, store: Path, wanted: Sequence[
         if stage.reads_model:
             content[stage.name]["model"] = tokenizer if stage.name == "datasets_build" else model
     for index, item in enumerate(config.dataset.imports if "datasets_build" in wanted else ()):
-        if item.path.is_dir():
-            raise UsageError(f"dataset.imports.{index}.path: {item.path} is a folder", "name a file in it")
-        _add(
-            paths,
-            content,
-            hashes,
-            "datasets_build",
-            f"import-{index}",
-            item.path,
-            f"dataset.imports.{index}.path",
-        )
+        # A hub dataset is fetched here, as a hub model is: its content counts, so it has to be known.
+        key = f"dataset.imports.{index}.{'path' if item.path else 'hub'}"
+        _add(paths, content, hashes, "datasets_build", f"import-{index}", import_source(item), key)
+    evaluation = config.dataset.decontaminate if "datasets_build" in wanted else ()
+    evaluation_files(evaluation)  # a bad one is told before the first stage starts
+    for index, path in enumerate(evaluation):
+        _add(paths, content, hashes, "datasets_build", f"decontaminate-{index}", path, f"dataset.decontaminate.{index}")
     for index, path in enumerate(config.evaluate.texts):
         if path.is_dir() and not any(p.suffix in (".txt", ".md") for p in path.rglob("*")):
             raise UsageError(f"evaluate.texts.{index}: no .txt or .md file in {path}", "name a folder that has some")

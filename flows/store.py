@@ -6,6 +6,7 @@
     runs/<run-id>.json         one record per run
     models/                    embedded base models, converted once
     cache/                     what only saves time
+    excluded.json              documents that were taken down: no run takes them in (takedown.py)
     trash/                     on its way out
 
 A kill at any instant leaves a finished output or a resumable attempt: an output is made inside the attempt,

@@ -61,7 +61,7 @@ def write_view(table: pa.Table, file: Path, target: Path, passwords: Path | None
     aside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with aside.open("wb") as out:
-            for piece in _html(document, table, _Images(file, folder if apart else None, passwords)):
+            for piece in _html(document, table, PageImages(file, folder if apart else None, passwords)):
                 out.write(piece.encode("utf-8", "replace"))
         aside.replace(target)
     finally:
@@ -69,7 +69,7 @@ def write_view(table: pa.Table, file: Path, target: Path, passwords: Path | None
     return target
 
 
-def _html(document: Document, table: pa.Table, images: _Images) -> Iterator[str]:
+def _html(document: Document, table: pa.Table, images: PageImages) -> Iterator[str]:
     kinds = Counter(block["kind"] for block in entries(table, "blocks"))
     legend = "".join(
         f'<button type="button" class="key k-{kind}{" gone" if kind in _REMOVED else ""}" data-kind="{kind}" '
@@ -91,7 +91,7 @@ def _html(document: Document, table: pa.Table, images: _Images) -> Iterator[str]
     yield (
         f'<!doctype html>\n<html lang="{html.escape(document.language or "en")}"><head><meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{name}</title>\n<style>{_CSS}{_colours()}</style></head>\n<body>\n<header>"
+        f"<title>{name}</title>\n<style>{STYLE}{_colours()}</style></head>\n<body>\n<header>"
         f'<h1>{name} <span class="status s-{html.escape(document.status)}">{html.escape(document.status)}</span></h1>'
         f"<p>{html.escape(' · '.join(f for f in facts if f))}</p>{jump}"
         f'<nav aria-label="Kinds of blocks">{legend}</nav></header>\n<main>\n'
@@ -121,7 +121,7 @@ def _by_page(document: Document, table: pa.Table) -> Iterator[tuple[Page, list[B
         yield page, blocks
 
 
-def _page(document: Document, page: Page, blocks: list[Block], begins: set[int], images: _Images) -> str:
+def _page(document: Document, page: Page, blocks: list[Block], begins: set[int], images: PageImages) -> str:
     drawn = page.width > 0 and page.height > 0
     source = images.source(page) if drawn else ""
     # What was left out has no place in the text: it stands where it stands on the page, above or below.
@@ -183,10 +183,10 @@ def _share(part: float, whole: float) -> str:
     return f"{100 * part / whole:.3f}%"
 
 
-class _Images:
-    """Pages drawn one at a time."""
+class PageImages:
+    """Pages of a file drawn one at a time, for an HTML page; ``folder``: written there, None: inside the page."""
 
-    def __init__(self, file: Path, folder: Path | None, passwords: Path | None) -> None:
+    def __init__(self, file: Path, folder: Path | None = None, passwords: Path | None = None) -> None:
         self.file, self.folder, self.passwords = file, folder, passwords
         self.pdf: Any = None
         self.password: str | None = None
@@ -202,6 +202,20 @@ class _Images:
         if self.pdf is not None:
             self.pdf.close()
             self.pdf = None
+
+    def page(self, number: int) -> Page | None:
+        """A page by what the file says of it (from 1), without text; None where it cannot be read."""
+        try:
+            drawn = self.pdf[number - 1]
+            try:
+                width, height = drawn.get_size()
+                return Page(number, width, height, drawn.get_rotation(), "", 1.0, 0, 0)
+            finally:
+                drawn.close()
+        except Exception as error:  # also a file that did not open
+            if may_pass(error):
+                raise
+            return None
 
     def source(self, page: Page) -> str:
         """What to put into ``src``, "" for a page that cannot be drawn."""
@@ -247,7 +261,7 @@ def _colours() -> str:
     )
 
 
-_CSS = """
+STYLE = """
 :root{color-scheme:light dark;--paper:#f4f4f2;--card:#fff;--ink:#1c1c1e;--dim:#62626a;--rule:#d9d9de;
 --l:42%;--warn:#8a5300}
 @media (prefers-color-scheme:dark){:root{--paper:#151517;--card:#1f1f22;--ink:#ececee;--dim:#a0a0a8;--rule:#38383e;

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from handmade import paper, write_input
+from handmade import TOPICS, paper, write_input
 
-TOPICS = ("bookbinding", "joinery", "basketry", "glazing", "thatching")
+__all__ = ["TOPICS"]
 
 
 class Built:
@@ -28,7 +28,7 @@ class Built:
         return pq.read_table(self.output / "rejects.parquet").to_pylist()
 
     def reused(self) -> list[bool]:
-        return [fields["reused"] for event, fields in self.events if event == "unit"]
+        return [fields["reused"] for event, fields in self.events if event == "unit" and fields["kind"] == "rows"]
 
 
 @pytest.fixture
@@ -43,7 +43,8 @@ def build(smollm2_dir: Path, tmp_path: Path) -> Callable[..., Built]:
         events: list[tuple[str, dict[str, Any]]] = []
         parsed = DatasetSettings.model_validate({"max_tokens": 1024, "min_validation_rows": 1, **settings})
         inputs = {"pdf2txt": source, "model": smollm2_dir, "units": tmp_path / "units"}
-        inputs |= {f"import-{i}": one.path for i, one in enumerate(parsed.imports)}
+        inputs |= {f"import-{i}": one.path for i, one in enumerate(parsed.imports) if one.path}
+        inputs |= {f"decontaminate-{i}": path for i, path in enumerate(parsed.decontaminate)}
         (tmp_path / work).mkdir(exist_ok=True)
         metrics = run(parsed, inputs, tmp_path / work, lambda event, **fields: events.append((event, fields)))
         return Built(metrics, events, tmp_path / work / "output")

@@ -11,6 +11,7 @@ from pdf2txt.schema import Block, Document, Page, Paragraph, Place, write_docume
 from pdf2txt.units import Units
 
 BLOCKS_PER_PAGE = 6
+TOPICS = ("bookbinding", "joinery", "basketry", "glazing", "thatching")
 
 Piece = tuple[str, str]  # (kind, text)
 

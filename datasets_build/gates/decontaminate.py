@@ -1,0 +1,212 @@
+"""Decontamination: runs of words that a row has in common with an evaluation file.
+
+The convention is 13 words in a row (GPT-3, Llama 2), whatever case and punctuation. It finds copies, not
+paraphrases. Every word of a row is looked up in the vocabulary of the evaluation files; only runs all of whose words
+are in it are hashed and looked up, and a hit is compared word by word. So a row costs little more than splitting it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from pdf2txt.errors import UserError
+from pdf2txt.units import Units, digest
+
+NGRAMS_VERSION = 1  # raised when the same files give another index
+SUFFIXES = (".txt", ".md", ".json", ".jsonl", ".parquet", ".csv")
+KIND = "ngrams"  # of the index's unit
+_WORD = re.compile(r"\w+")
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so that the polynomial hash loses nothing
+
+
+def evaluation_files(paths: Sequence[Path]) -> list[tuple[str, Path]]:
+    """(name, file) of the declared files and of those below the declared folders.
+
+    Raises:
+        UserError: one is missing, of no known kind, or a folder without such files.
+    """
+    files: list[tuple[str, Path]] = []
+    for i, path in enumerate(paths):
+        key = f"dataset.decontaminate.{i}"
+        if path.is_dir():
+            found = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in SUFFIXES)
+            if not found:
+                raise UserError(f"{key}: no {', '.join(SUFFIXES)} file in {path}", "name a folder that has some")
+            files += [(p.relative_to(path).as_posix(), p) for p in found]
+        elif not path.is_file():
+            raise UserError(f"{key}: {path} does not exist", f"correct {key}")
+        elif path.suffix.lower() not in SUFFIXES:
+            raise UserError(f"{key}: {path} is of no known kind", f"known are {', '.join(SUFFIXES)}")
+        else:
+            files.append((path.name, path))
+    return files
+
+
+def texts(path: Path) -> Iterator[tuple[int, str]]:
+    """(number of the record, text) of every text of a file, however deep in its records; 0: the file is one text.
+
+    Raises:
+        UserError: the file cannot be read; names file and line.
+    """
+    suffix = path.suffix.lower()
+    try:
+        if suffix in (".txt", ".md"):
+            yield 0, path.read_text(encoding="utf-8-sig")
+        elif suffix == ".json":
+            value = json.loads(path.read_text(encoding="utf-8-sig"))
+            for number, record in enumerate(value, 1) if isinstance(value, list) else [(0, value)]:
+                yield from ((number, text) for text in _strings(record))
+        elif suffix == ".jsonl":
+            with path.open(encoding="utf-8-sig") as file:
+                for number, line in enumerate(file, 1):
+                    if line.strip():
+                        yield from ((number, text) for text in _strings(_parsed(path, number, line)))
+        elif suffix == ".csv":
+            csv.field_size_limit(sys.maxsize)
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                for number, cells in enumerate(csv.reader(file)):  # 0: the header
+                    yield from ((number, text) for text in cells)
+        else:
+            yield from _parquet(path)
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"evaluation file {path}: {error}", "repair it, or mend dataset.decontaminate") from error
+
+
+def _parsed(path: Path, number: int, line: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"evaluation file {path}, line {number}: not JSON ({error.msg})",
+            "repair the line, or mend dataset.decontaminate",
+        ) from error
+
+
+def _parquet(path: Path) -> Iterator[tuple[int, str]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=64):
+                for record in batch.to_pylist():
+                    number += 1
+                    yield from ((number, text) for text in _strings(record))
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"evaluation file {path}: not Parquet ({error})", "repair it, or leave it out") from error
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _strings(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _strings(inner)
+
+
+def index_key(files: Sequence[tuple[str, str]], n: int) -> str:
+    """Of the index's unit. ``files``: (name, sha256) each."""
+    return digest("ngrams", NGRAMS_VERSION, n, [list(file) for file in files])
+
+
+def build_index(files: Sequence[tuple[str, Path]], n: int) -> bytes:
+    """The runs of ``n`` words of the evaluation files, as a unit holds them."""
+    number_of: dict[str, int] = {}
+    ids: list[np.ndarray] = []
+    starts: list[int] = []
+    places: list[list[Any]] = []  # [file name, record]
+    total = 0
+    for name, path in files:
+        for record, text in texts(path):
+            words = _WORD.findall(text.casefold())
+            if len(words) < n:
+                continue
+            ids.append(np.array([number_of.setdefault(w, len(number_of)) for w in words], dtype="<i4"))
+            starts.append(total)
+            places.append([name, record])
+            total += len(words)
+    known = np.concatenate(ids) if ids else np.zeros(0, "<i4")
+    at = [np.arange(start, start + len(part) - n + 1) for start, part in zip(starts, ids, strict=True)]
+    positions = np.concatenate(at) if at else np.zeros(0, np.int64)
+    hashes = _hashes(known, n)[positions]
+    hashes, first = np.unique(hashes, return_index=True)
+    return msgpack.packb(
+        {
+            "n": n,
+            "words": list(number_of),
+            "text": known.tobytes(),
+            "hashes": hashes.astype("<u8").tobytes(),
+            "positions": positions[first].astype("<i8").tobytes(),
+            "starts": starts,
+            "places": places,
+        }
+    )
+
+
+def _hashes(ids: np.ndarray, n: int) -> np.ndarray:
+    """A hash of every run of ``n`` ids: entry ``i`` is that of ``ids[i:i+n]``."""
+    count = max(0, len(ids) - n + 1)
+    mixed = (ids.astype(np.uint64) + np.uint64(1)) * np.uint64(0xD6E8FEB86659FD93)
+    mixed ^= mixed >> np.uint64(32)
+    total = np.zeros(count, np.uint64)
+    for i in range(n):
+        total = total * _FACTOR + mixed[i : i + count]
+    return total
+
+
+@dataclass(frozen=True)
+class Index:
+    """The runs of words of the evaluation files: a unit, read when it is first asked."""
+
+    units: Units
+    key: str
+
+    @cached_property
+    def _data(self) -> dict[str, Any]:
+        data = self.units.get(self.key)
+        if data is None:
+            raise FileNotFoundError(f"unit {self.units.path(self.key)} vanished during the build")
+        value = msgpack.unpackb(data)
+        value["number"] = {word: i for i, word in enumerate(value["words"])}
+        for name, kind in (("text", "<i4"), ("hashes", "<u8"), ("positions", "<i8")):
+            value[name] = np.frombuffer(value[name], dtype=kind)
+        return value
+
+    def hit(self, text: str) -> str:
+        """Where a run of words of ``text`` stands in the evaluation files, and the run; "" if nowhere."""
+        data = self._data
+        n, number = data["n"], data["number"]
+        words = _WORD.findall(text.casefold())
+        if len(words) < n or not len(data["hashes"]):
+            return ""
+        get = number.get
+        ids = np.fromiter((get(w, -1) for w in words), dtype=np.int32, count=len(words))
+        unknown = np.concatenate([[0], np.cumsum(ids < 0)])
+        whole = np.flatnonzero(unknown[n:] == unknown[:-n])  # starts of runs of known words
+        if not len(whole):
+            return ""
+        hashes = _hashes(ids, n)[whole]
+        found = np.searchsorted(data["hashes"], hashes)
+        found[found == len(data["hashes"])] = 0
+        for k in np.flatnonzero(data["hashes"][found] == hashes):
+            start, position = int(whole[k]), int(data["positions"][found[k]])
+            if np.array_equal(ids[start : start + n], data["text"][position : position + n]):
+                place = int(np.searchsorted(data["starts"], position, side="right")) - 1
+                name, record = data["places"][place]
+                return f"{name}{f', record {record}' if record else ''}: “{' '.join(words[start : start + n])}”"
+        return ""

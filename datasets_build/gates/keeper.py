@@ -1,0 +1,184 @@
+"""The deciding part of the gates: which rows stay, what is reported, where the build stops."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection
+from typing import Any
+
+from datasets_build.gates import near
+from datasets_build.gates.base import GATES, Finding, GateError, Level
+from datasets_build.gates.scan import RowScan, Scan
+from datasets_build.gates.settings import GatesSettings
+from datasets_build.rows import IMPORT_TASK
+from datasets_build.select import Entry, drop_duplicates
+
+Reject = dict[str, Any]
+REMEDY = {
+    "schema": "leave the recipe out of dataset.recipes (and report it: a defect), or mend the imported file",
+    "whole-answers": "a defect of the recipe: please report it, and leave the recipe out of dataset.recipes meanwhile",
+    "evidence": "a defect of the recipe: please report it, and leave the recipe out of dataset.recipes meanwhile",
+}
+
+
+class Keeper:
+    """Takes scans in, then filters entries. Holds a scan per row, no rows."""
+
+    def __init__(self, settings: GatesSettings, exclude_duplicates: bool = True) -> None:
+        self.settings = settings
+        self.exclude_duplicates = exclude_duplicates
+        self.findings = {name: Finding(name, self.level(name)) for name in GATES}
+        self.scans: dict[tuple[str, int], RowScan] = {}  # (unit, position in it)
+        self.signatures: dict[str, bytes] = {}  # doc_id -> signature of its text
+        self.clusters = near.Clusters()  # of documents and import groups
+        self.near_documents: list[tuple[str, str]] = []
+        self.dropped_documents: set[str] = set()
+        self.hits: dict[str, str] = {}  # doc_id -> where its text stands in the evaluation files
+
+    def level(self, gate: str) -> Level:
+        """A gate's level; ``exclude_duplicates: false`` keeps near duplicates too."""
+        chosen = self.settings.level(gate)
+        keeps = not self.exclude_duplicates and gate not in self.settings.levels
+        return "warn" if keeps and gate in ("duplicates", "near-duplicates") else chosen
+
+    def take(self, scan: Scan, doc_id: str = "") -> None:
+        """What was seen of a document or of a chunk of an import."""
+        for shown, found in scan.units.values():
+            self.scans.update({(shown, i): row for i, row in enumerate(found)})
+        if doc_id and scan.signature:
+            self.signatures[doc_id] = scan.signature
+            if scan.hit:
+                self.hits[doc_id] = scan.hit
+
+    def wanted_language(self, code: str) -> bool:
+        """Whether a document in this language is wanted (by pdf2txt's finding, "" where it found none)."""
+        if not self.settings.languages or not code or self.level("language") == "off":
+            return True
+        return code in self.settings.languages
+
+    def note(self, gate: str, what: str) -> bool:
+        """Count a finding; returns whether what it is about is left out."""
+        self.findings[gate].add(what)
+        return self.level(gate) == "drop"
+
+    def filter(self, entries: list[Entry], doc_ids: set[str]) -> tuple[list[Entry], list[Reject]]:
+        """The entries that stay, their groups joined where documents are near duplicates; and a reject for others.
+
+        Args:
+            entries: in order; of near duplicates the first stays.
+            doc_ids: the documents of the input.
+
+        Raises:
+            GateError: a gate at level error found something; all such gates have looked at all rows before.
+        """
+        rejects: list[Reject] = []
+        self._near_documents(rejects)
+        self._evaluation_documents(rejects)
+        entries = self._each_row(entries, doc_ids, rejects)
+        entries = self._duplicates(entries, rejects)
+        entries = self._near_rows(entries, rejects)
+        self.stop_at_errors()
+        return [dataclasses.replace(e, group=self.clusters.leader(e.group)) for e in entries], rejects
+
+    def stop_at_errors(self) -> None:
+        """Raises:
+        GateError: the first gate at level error that found something.
+        """
+        for finding in self.findings.values():
+            if finding.level == "error" and finding.found and finding.gate != "counts":
+                gate = finding.gate
+                loosen = [level for level in GATES[gate].levels if level not in ("error", "off", "mask")]
+                how = f"mend them, or set dataset.gates.levels.{gate} to {' or '.join(loosen)}"
+                raise GateError(gate, finding.found, finding.examples, REMEDY.get(gate, how))
+
+    def report(self, warn: Callable[..., None], looked: Collection[str]) -> list[dict[str, Any]]:
+        """One warning for each WARN gate that found something; the results of all gates, for stats.json.
+
+        ``looked``: the gates that had something to look for; the others are off, whatever their level.
+        """
+        for finding in self.findings.values():
+            if finding.level == "warn" and finding.found and finding.gate != "counts":
+                first = f", first: {finding.examples[0]}" if finding.examples else ""
+                warn("warning", message=f"gate {finding.gate}: {finding.found} found{first}")
+        return [{**f.to_json(), "level": f.level if f.gate in looked else "off"} for f in self.findings.values()]
+
+    def _each_row(self, entries: list[Entry], doc_ids: set[str], rejects: list[Reject]) -> list[Entry]:
+        kept = []
+        for e in entries:
+            scan = self.scans[e.unit, e.position]
+            reasons = list(scan.problems)
+            unknown = [d for d in scan.doc_ids if d not in doc_ids]
+            if unknown:
+                reasons.append(("evidence", f"comes from a document that is not in the input: {unknown[0]}"))
+            if any(d in self.dropped_documents for d in scan.doc_ids):
+                continue  # its document's reject says why
+            if scan.hit and self.level("decontamination") != "off":
+                reasons.append(("decontamination", scan.hit))
+            if not self.wanted_language(scan.language):
+                reasons.append(("language", scan.language))
+            if scan.pii and self.level("pii") != "off":
+                reasons.append(("pii", ", ".join(f"{n} {kind}" for kind, n in sorted(scan.pii.items()))))
+            drops = [(gate, what) for gate, what in reasons if self.note(gate, f"{scan.name}: {what}")]
+            if drops:
+                gate, what = drops[0]
+                rejects.append(_reject(e, gate, f"row {e.id}: {what}"))
+            else:
+                kept.append(e)
+        return kept
+
+    def _near_documents(self, rejects: list[Reject]) -> None:
+        level = self.level("near-duplicate-documents")
+        if level == "off":
+            return
+        ids = list(self.signatures)
+        pairs = near.near_pairs(
+            [self.signatures[d] for d in ids], self.settings.document_similarity, leave_out=level == "drop"
+        )
+        for a, b, similarity in pairs:
+            detail = f"{similarity:.0%} like {ids[a]}"
+            self.clusters.join(ids[a], ids[b])
+            if self.note("near-duplicate-documents", f"document {ids[b]}: {detail}"):
+                self.dropped_documents.add(ids[b])
+                rejects.append({"doc_id": ids[b], "task": "", "reason": "near-duplicate-document", "detail": detail})
+            else:
+                self.near_documents.append((ids[a], ids[b]))
+
+    def _evaluation_documents(self, rejects: list[Reject]) -> None:
+        """Documents that hold evaluation text: their other windows stay, training on their text does not."""
+        for doc_id, hit in self.hits.items() if self.level("decontamination") == "drop" else ():
+            detail = f"left out of training on text: {hit}"[:400]
+            rejects.append({"doc_id": doc_id, "task": "", "reason": "decontamination", "detail": detail})
+
+    def in_no_split(self, doc_id: str) -> bool:
+        """Whether a document is left out as a whole: its text is in neither split."""
+        return doc_id in self.dropped_documents or (doc_id in self.hits and self.level("decontamination") == "drop")
+
+    def _duplicates(self, entries: list[Entry], rejects: list[Reject]) -> list[Entry]:
+        kept, duplicates = drop_duplicates(entries)
+        dropped = [self.note("duplicates", f"{r['doc_id']}, task {r['task']}: {r['detail']}") for r in duplicates]
+        if all(dropped):
+            rejects += duplicates
+            return kept
+        return entries
+
+    def _near_rows(self, entries: list[Entry], rejects: list[Reject]) -> list[Entry]:
+        level = self.level("near-duplicates")
+        if level == "off":
+            return entries
+        dropped = set()
+        signatures = [self.scans[e.unit, e.position].signature for e in entries]
+        for a, b, similarity in near.near_pairs(signatures, self.settings.similarity, leave_out=level == "drop"):
+            first, second = entries[a], entries[b]
+            detail = f"row {second.id}: question and answer {similarity:.0%} like row {first.id}"
+            if self.note("near-duplicates", detail):
+                dropped.add(b)
+                rejects.append(_reject(second, "near-duplicate", detail))
+            elif first.task == second.task == IMPORT_TASK:
+                # Or one would be trained on and the other measured. Documents are joined by their texts: that two
+                # have a sentence in common makes them no duplicates.
+                self.clusters.join(first.group, second.group)
+        return [e for i, e in enumerate(entries) if i not in dropped]
+
+
+def _reject(e: Entry, reason: str, detail: str) -> Reject:
+    return {"doc_id": e.source, "task": e.task, "reason": reason, "detail": detail[:400]}
