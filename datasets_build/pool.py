@@ -6,58 +6,75 @@ import multiprocessing
 import os
 import signal
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from datasets_build.build import Builder, Job, pack
+from datasets_build.build import Builder, Job
+from datasets_build.corpus import Corpus, Known, Measured
 from datasets_build.measure import Measure
-from datasets_build.reading import Reading
+from datasets_build.packs import Filed, Packs
 from pdf2txt.errors import UserError
-from pdf2txt.schema import Document
-from pdf2txt.units import Units, digest
+
+CHUNK = 16  # documents that a process takes at a time
 
 
 @dataclass(frozen=True)
-class DocumentUnits:
-    """The units of one document: (recipe, key, whether it was there already)."""
+class Share:
+    """Recipes of a document whose units depend on the same other documents, and are filed under one key."""
 
-    doc_id: str
-    text_digest: str  # equal for documents with the same text
-    units: list[tuple[str, str, bool]]
+    key: str
+    recipes: tuple[str, ...]
+    company: tuple[Known, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A document and the units that it lacks."""
+
+    known: Known
+    shares: tuple[Share, ...]
 
 
 class Worker:
     """Makes the missing units of a document. The tokenizer is loaded when the first is missing."""
 
-    def __init__(self, job: Job, model: Path, units: Units) -> None:
-        self.job, self.model, self.units = job, model, units
+    def __init__(self, job: Job, model: Path, packs: Packs, corpus: Corpus) -> None:
+        self.job, self.model, self.packs, self.corpus = job, model, packs, corpus
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: each loads its own tokenizer, and looks for no packs."""
+        return {"job": self.job, "model": self.model, "packs": Packs(self.packs.units), "corpus": self.corpus}
 
     @cached_property
     def measure(self) -> Measure:
         return Measure(self.model, self.job.template)
 
-    def document(self, document: Document) -> DocumentUnits:
-        reading = Reading(document)
-        builder: Builder | None = None
-        done = []
-        for recipe, per_document in self.job.settings.chosen_recipes().items():
-            key = self.job.key(reading, recipe, per_document)
-            reused = self.units.path(key).exists()
-            if not reused:
-                builder = builder or Builder(reading, self.measure, self.job.settings)
-                self.units.put(key, pack(builder.unit(recipe, per_document)))
-            done.append((recipe, key, reused))
-        return DocumentUnits(document.doc_id, digest(reading.flat.casefold()), done)
+    def make(self, task: Task) -> dict[str, Filed]:
+        """The units of a task, by recipe."""
+        done: dict[str, Filed] = {}
+        source = self.corpus.measured(task.known, self.measure)
+        for share in task.shares:
+            company = partial(self._company, share.company)
+            builder = Builder(source, self.measure, self.job.settings, company)
+            units = {recipe: builder.unit(recipe, self.job.recipes[recipe]) for recipe in share.recipes}
+            filed = self.packs.put(share.key, {self.job.part(recipe): unit for recipe, unit in units.items()})
+            done |= {recipe: filed[self.job.part(recipe)] for recipe in units}
+        return done
+
+    def _company(self, known: Sequence[Known]) -> list[Measured]:
+        return [self.corpus.measured(k, self.measure) for k in known]
 
 
 _worker: Worker | None = None
 
 
-def _start(job: Job, model: Path, units: Units, parent: int) -> None:
+def _start(worker: Worker, parent: int) -> None:
     """In a new process: die with the parent (its queue would otherwise be waited on for ever)."""
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends us
@@ -69,40 +86,46 @@ def _start(job: Job, model: Path, units: Units, parent: int) -> None:
         pass
     if os.getppid() != parent:
         os._exit(1)
-    _worker = Worker(job, model, units)
+    _worker = worker
 
 
-def _document(document: Document) -> DocumentUnits:
+def _make(tasks: Sequence[Task]) -> list[dict[str, Filed]]:
     assert _worker is not None
-    return _worker.document(document)
+    return [_worker.make(task) for task in tasks]
 
 
-def documents_units(documents: Iterable[Document], worker: Worker, processes: int) -> Iterator[DocumentUnits]:
-    """The units of each document, in order; a few documents in memory at a time.
+def make_units(tasks: Iterable[Task], worker: Worker, processes: int) -> Iterator[tuple[Task, dict[str, Filed]]]:
+    """Each task and its units, in order; a few documents in memory at a time.
 
     Raises:
         UserError: a worker process was killed.
     """
     if processes == 1:
-        yield from map(worker.document, documents)
+        for task in tasks:
+            yield task, worker.make(task)
         return
     context = multiprocessing.get_context("spawn")  # fork is unsafe beside the tokenizer's threads
-    waiting: deque[Future[DocumentUnits]] = deque()
-    with ProcessPoolExecutor(
-        processes, context, initializer=_start, initargs=(worker.job, worker.model, worker.units, os.getpid())
-    ) as pool:
+    waiting: deque[tuple[Sequence[Task], Future[list[dict[str, Filed]]]]] = deque()
+
+    def finish() -> Iterator[tuple[Task, dict[str, Filed]]]:
+        chunk, future = waiting.popleft()
+        yield from zip(chunk, future.result(), strict=True)
+
+    with ProcessPoolExecutor(processes, context, initializer=_start, initargs=(worker, os.getpid())) as pool:
         try:
-            for document in documents:
-                waiting.append(pool.submit(_document, document))
+            # Neighbours go together: they are one another's company, and read once.
+            remaining = iter(tasks)
+            while chunk := tuple(islice(remaining, CHUNK)):
+                waiting.append((chunk, pool.submit(_make, chunk)))
                 if len(waiting) > 2 * processes:
-                    yield waiting.popleft().result()
+                    yield from finish()
             while waiting:
-                yield waiting.popleft().result()
+                yield from finish()
         except BrokenProcessPool as error:
             raise UserError(
                 f"one of {processes} worker processes was killed, most often because memory ran out",
                 f"set dataset.workers lower than {processes} (or 1) and run again: finished documents are kept",
             ) from error
         finally:
-            for future in waiting:
+            for _, future in waiting:
                 future.cancel()

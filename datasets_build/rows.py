@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FROM_DOCUMENT = "document"  # answer_source: the answer stands in the document
+PLANTED = "planted"  # answer_source: the answer stands in a sentence put into the context; there is no evidence
 FROM_IMPORT = "import"  # answer_source: as the imported file has it
 IMPORT_TASK = "import"
 LONG_LINE_WORDS = 40  # a line of an import that is a text, not a question or a remark
@@ -49,6 +50,19 @@ def make_row(
         "source_sha256": source_sha256,
         "split_group": split_group,
         "license": license,
+    }
+
+
+def facts(row: Row) -> dict[str, Any]:
+    """What has to be known of a row to choose rows and to divide them: no text."""
+    return {
+        "id": row["id"],
+        "task": row["task"],
+        "source": row["doc_ids"][0] if row["doc_ids"] else f"import:{row['source_sha256'][:16]}",
+        "split_group": row["split_group"],
+        "duplicate": duplicate_key(row)[:32],
+        "n_tokens": row["n_tokens"],
+        "n_chars": len(row["instruction"]) + len(row["output"]),
     }
 
 
