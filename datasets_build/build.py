@@ -232,7 +232,10 @@ class Builder:
         if n_tokens < self.settings.min_tokens:
             return Reject("too-short", f"{n_tokens} tokens")
         if candidate.plants:
-            if any(text in part.reading.folded for part in layout.parts for text in map(str.casefold, candidate.keys)):
+            # Neither what is asked about nor the answer may stand in the documents themselves, or be told twice.
+            texts = [text.casefold() for text in (*candidate.keys, candidate.answer)]
+            twice = sum(candidate.answer in plant for plant in candidate.plants) > 1
+            if twice or any(text in part.reading.folded for part in layout.parts for text in texts):
                 return Reject("plant-in-text", candidate.answer[:80])
         elif not self._stands_in_document(candidate.answer):
             return Reject("answer-not-in-text", candidate.answer[:80])

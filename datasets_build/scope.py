@@ -14,7 +14,7 @@ from datasets_build.recipes.title import title_of
 LEADS = (
     "This is about {document}. {question}",
     "The question is about {document}. {question}",
-    "Look at {document} among them. {question}",
+    "Of these documents, take {document}. {question}",
 )
 OPENING_WORDS = 8
 _NAME = re.compile(r"^((?:[A-Z][\w.'’-]*\.? ){1,4}(?:[a-z]{2,3} )?[A-Z][\w'’-]+)(?=\s?[\d¹²³⁴⁵⁶⁷⁸⁹*†‡§¶,]| and |$)")
@@ -25,7 +25,8 @@ def scoped(question: str, candidate: Candidate, layout: Layout, rng: Random) -> 
     for scope in sorted(candidate.scopes, key=lambda _: rng.random()):
         document = _DOCUMENT[scope](candidate, layout, rng)
         if document:
-            return rng.choice(LEADS).format(document=document, question=question)
+            lead = rng.choice(LEADS).format(document=document, question=question)
+            return re.sub(r"([.!?]”)\. ", r"\1 ", lead)  # a quoted sentence has its own stop
     return None
 
 

@@ -53,15 +53,18 @@ KINDS = (
 )  # fmt: skip
 QUOTE = "Repeat the statement about {subject} that was slipped into the text, word for word."
 MAX_DECOYS = 3
+MIN_WORDS = 100  # of running text to hide in
+MAX_NEEDLES = 100  # of one document
 
 
 @recipe("needle", version=1)
 def needle(reading: Reading, rng: Random) -> Iterator[Found]:
     """One statement per question at a drawn depth, among up to three of its kind about something else."""
-    if not reading.body:
-        yield Reject("few-paragraphs", "0")
+    words = sum(len(p.text.split()) for p in reading.body)
+    if words < MIN_WORDS:
+        yield Reject("no-haystack", f"{words} words")
         return
-    while True:
+    for _ in range(MAX_NEEDLES):
         anchor = rng.choice(reading.body).index
         yield FromWindow(anchor, partial(_given, _draw(rng)))
 
@@ -73,7 +76,8 @@ def _given(candidate: Candidate, _first: int, _last: int) -> Candidate:
 def _draw(rng: Random) -> Candidate:
     statement, questions, answer = rng.choice(KINDS)
     owners = rng.sample(OWNERS, 1 + rng.randint(0, MAX_DECOYS))
-    values = [_values(owner, rng) for owner in owners]
+    places = rng.sample(PLACES, len(owners))
+    values = [_values(owner, place, rng) for owner, place in zip(owners, places, strict=True)]
     # Decoys keep the thing, so that the owner alone tells them apart.
     for other in values[1:]:
         other["thing"] = values[0]["thing"]
@@ -87,12 +91,12 @@ def _draw(rng: Random) -> Candidate:
     return Candidate(question, answer, (), keys=tuple(owners), plants=tuple(told), distinct=True)
 
 
-def _values(owner: str, rng: Random) -> dict[str, str]:
+def _values(owner: str, place: str, rng: Random) -> dict[str, str]:
     letters = "".join(rng.choice("ABCDEFGHJKLMNPRSTUVWXYZ") for _ in range(3))
     return {
         "owner": owner,
         "thing": rng.choice(THINGS),
-        "place": rng.choice(PLACES),
+        "place": place,
         "code": str(rng.randint(10_000, 99_999)),
         "date": f"{rng.randint(1, 28)} {rng.choice(MONTHS)} {rng.randint(2031, 2069)}",
         "serial": f"{letters}-{rng.randint(1000, 9999)}",

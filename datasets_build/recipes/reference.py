@@ -41,7 +41,7 @@ _ENTRY = re.compile(
     r"(?P<title>[^.?!]+(?:\.\d[^.?!]*)*[?!]?)[.?!] (?P<rest>\S.*)$"
 )
 _MORE_TITLE = re.compile(r"^(?:[IVX]+\b|[a-z])")  # the stop belonged to the title
-_CITE = r"\b{surname}(?P<others>(?:,? (?:and|&) [A-Z][\w'’-]+| et al\.)?),? \(?{year}(?![\da-z])"
+_CITE = r"(?<!& )(?<!and )\b{surname}(?P<others>(?:,? (?:and|&) [A-Z][\w'’-]+| et al\.)?),? \(?{year}(?![\da-z])"
 
 
 @dataclass(frozen=True)

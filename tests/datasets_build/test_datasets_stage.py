@@ -12,13 +12,16 @@ from pathlib import Path
 
 import pytest
 from conftest import TOPICS
-from handmade import KillingUnits, make_document, paper
+from handmade import KillingUnits, make_document, paper, write_input
 
 from datasets_build.__main__ import main
 from datasets_build.build import Job
-from datasets_build.pool import Worker, documents_units
+from datasets_build.corpus import Corpus
+from datasets_build.mix import sample
+from datasets_build.packs import Packs
+from datasets_build.pool import Share, Task, Worker, make_units
 from datasets_build.rows import COLUMNS
-from datasets_build.select import Entry, divide, sample
+from datasets_build.select import Entry, divide_documents
 from datasets_build.settings import DatasetSettings
 from datasets_build.stage import identity
 from datasets_build.view import diff, format_row, rows
@@ -115,11 +118,13 @@ def test_workers_give_the_same_rows(build) -> None:
     assert not any(there.reused())
 
 
-def test_a_killed_worker_is_an_error_with_a_remedy(tmp_path: Path) -> None:
+def test_a_killed_worker_is_an_error_with_a_remedy(tmp_path: Path, smollm2_dir: Path) -> None:
+    corpus = Corpus(write_input(tmp_path, [paper(t) for t in TOPICS]) / "documents.parquet")
     job = Job(DatasetSettings(recipes=["title"]), "digest")  # type: ignore[list-item]
-    worker = Worker(job, tmp_path, KillingUnits(tmp_path, "rows"))
+    worker = Worker(job, smollm2_dir, Packs(KillingUnits(tmp_path, "rows")), corpus)
+    tasks = [Task(k, (Share("0" * 64, ("title",), ()),)) for k in corpus.known()]
     with pytest.raises(UserError, match="one of 2 worker processes was killed") as caught:
-        list(documents_units([paper(t) for t in TOPICS], worker, 2))
+        list(make_units(tasks, worker, 2))
     assert "dataset.workers lower than 2" in caught.value.remedy
 
 
@@ -182,16 +187,12 @@ def _entries(kinds: dict[str, int], task: str = "quote") -> list[Entry]:
 
 
 def test_split_takes_whole_documents_near_the_share() -> None:
-    entries = _entries({f"d{i}": 10 for i in range(20)})
+    rows = Counter({f"d{i}": 10 for i in range(20)})
     for seed in range(5):
-        splits = divide(entries, DatasetSettings(seed=seed, validation_share=0.2))
+        splits = divide_documents(rows, DatasetSettings(seed=seed, validation_share=0.2))
         assert Counter(splits.values()) == {"train": 16, "validation": 4}
     # One large document never swallows the training set; one of two is held out.
-    assert Counter(divide(_entries({"a": 100, "b": 6}), DatasetSettings()).values()) == {
-        "train": 1,
-        "validation": 1,
-    }
-    assert divide(_entries({"a": 100, "b": 6}), DatasetSettings())["b"] == "validation"
+    assert divide_documents(Counter(a=100, b=6), DatasetSettings()) == {"a": "train", "b": "validation"}
 
 
 def test_mix_gives_every_task_and_document_its_turn() -> None:
