@@ -32,9 +32,8 @@ def _lengths(part: Part, bench: Bench, name: str, files: list[Path]) -> None:
     tasks = Counter(row["task"] for row in rows)
     part.add(f"{name}: rows", len(rows), note=", ".join(f"{t} {n}" for t, n in tasks.most_common()))
     for length in _LENGTHS:
-        part.add(
-            f"{name}: rows of {length}", near[length], least=20, note=f"{_NEAR * length:,.0f} to {length:,} tokens"
-        )
+        note = f"{_NEAR * length:,.0f} to {length:,} tokens"
+        part.add(f"{name}: rows of {length}", near[length], least=20, note=note)
     part.add(f"{name}: at one of the lengths, %", 100 * near.total() / len(rows), note=_apart(built))
     documents = Counter(len(row["doc_ids"]) for row in rows)
     part.add(

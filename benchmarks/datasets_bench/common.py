@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks.pdf2txt_bench.common import ROOT, Part, Row, Skip, Watched, watch
 
+_LIMIT = 7200.0  # seconds of one build
 __all__ = ["ROOT", "Bench", "Built", "Part", "Row", "Skip"]
 
 
@@ -75,9 +76,7 @@ class Bench:
             run(Pdf2txtSettings(), {"sources": folder / "sources.json"}, folder, lambda *_, **__: None)
         return folder / "output"
 
-    def build(
-        self, documents: Path, name: str, units: str | None = None, limit: float = 3600, **settings: Any
-    ) -> Built:
+    def build(self, documents: Path, name: str, units: str | None = None, **settings: Any) -> Built:
         """``python -m datasets_build`` in a process of its own.
 
         Args:
@@ -96,7 +95,7 @@ class Bench:
         command = [sys.executable, "-m", "datasets_build", "--documents", str(documents), "--model", str(self.model)]
         log = self.work / f"{name}.log"
         log.mkdir(exist_ok=True)
-        watched = watch([*command, "--out", str(out), "--settings", str(file)], limit, log)
+        watched = watch([*command, "--out", str(out), "--settings", str(file)], _LIMIT, log)
         if watched.returncode:
             raise Skip(f"build {name} failed with {watched.returncode}: {watched.err.strip()[-600:]}")
         return Built(out, json.loads(watched.out), watched)
