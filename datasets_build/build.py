@@ -15,7 +15,7 @@ from random import Random
 from typing import Any
 
 from datasets_build.corpus import Measured
-from datasets_build.layout import LABEL_TOKENS, MIN_PART, ONE, Layout, Part, fill
+from datasets_build.layout import LABEL_TOKENS, MIN_PART, ONE, SEPARATOR, Layout, Part, fill
 from datasets_build.measure import Measure
 from datasets_build.reading import Reading, fold
 from datasets_build.recipes import RECIPES, Candidate, FromWindow, Reject
@@ -192,6 +192,11 @@ class Builder:
             target = max(target, min(limit, room + 16))
             window = fit(counts, first, last, int(target * share) - overhead, left_share) or Window(first, last)
 
+        if isinstance(found, FromWindow) and (several or filled):
+            early = found.make(window.first, window.last)
+            if early:  # shown whole, it will most likely stay what it is
+                asked = SEPARATOR.join([early.question, *early.plants])
+                overhead = self.measure.row(empty.instruction(asked, ""), early.answer)
         layout = Layout(frame, Part(self.source, window, hides), place=place)
         others: list[Measured] = []
         room = target - overhead - sum(counts[window.first : window.last + 1]) - 4 * LABEL_TOKENS

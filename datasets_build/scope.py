@@ -37,7 +37,7 @@ def author_of(reading: Reading) -> tuple[int, str] | None:
     if at >= len(reading.passages) or reading.passages[at].kind not in ("text", "heading"):
         return None
     match = _NAME.match(reading.passages[at].text)
-    return (at, match.group(1)) if match and len(reading.passages[at].text.split()) <= 80 else None
+    return (at, match.group(1).rstrip("¹²³⁴⁵⁶⁷⁸⁹")) if match and len(reading.passages[at].text.split()) <= 80 else None
 
 
 def _title(_: Candidate, layout: Layout, __: Random) -> str | None:

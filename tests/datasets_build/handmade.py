@@ -115,7 +115,7 @@ def write_input(folder: Path, documents: list[Document]) -> Path:
 
 
 class KillingUnits(Units):
-    """Units whose user is killed, as the kernel does when memory runs out."""
+    """Units that kill the process they are sent to, as the kernel does when memory runs out."""
 
-    def put(self, key: str, data: bytes) -> None:
+    def __setstate__(self, state: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
