@@ -10,7 +10,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, partial
 from random import Random
 from typing import Any
 
@@ -33,7 +33,7 @@ FOR_QUESTION = 500  # tokens of a question, and of its answer, that are made fro
 UNSCOPED = 0.5  # how often a question that quotes its place does not name its document
 
 Unit = dict[str, list[dict[str, Any]]]  # {"rows": [...], "rejects": [...]}
-Company = Callable[[], Sequence[Measured]]
+Lazy = Callable[[], Measured]  # a document that is read when it is wanted
 
 
 @dataclass(frozen=True)
@@ -89,15 +89,11 @@ def unpack(data: bytes) -> Unit:
     return json.loads(zlib.decompress(data))
 
 
-def no_company() -> Sequence[Measured]:
-    return ()
-
-
 class Builder:
     """Places the candidates of one document in contexts."""
 
     def __init__(
-        self, source: Measured, measure: Measure, settings: DatasetSettings, company: Company = no_company
+        self, source: Measured, measure: Measure, settings: DatasetSettings, company: Sequence[Lazy] = ()
     ) -> None:
         self.source, self.reading, self.measure, self.settings = source, source.reading, measure, settings
         self._company = company
@@ -105,8 +101,8 @@ class Builder:
     @classmethod
     def of(cls, reading: Reading, measure: Measure, settings: DatasetSettings, *others: Reading) -> Builder:
         """The builder of a reading beside ``others``."""
-        company = [Measured(other, measure) for other in others]
-        return cls(Measured(reading, measure), measure, settings, lambda: company)
+        company = [cache(partial(Measured, other, measure)) for other in others]
+        return cls(Measured(reading, measure), measure, settings, company)
 
     def unit(self, recipe: str, per_document: int) -> Unit:
         """Up to ``per_document`` rows of a recipe, and why there are no more."""
@@ -138,7 +134,7 @@ class Builder:
         if not self.reading.passages:
             yield Reject("no-text")
             return
-        if RECIPES[recipe].several and not self._company():
+        if RECIPES[recipe].several and not self._company:
             yield Reject("no-company")
             return
         for n, found in enumerate(RECIPES[recipe].find(self.reading, rng)):
@@ -198,12 +194,10 @@ class Builder:
                 asked = SEPARATOR.join([early.question, *early.plants])
                 overhead = self.measure.row(empty.instruction(asked, ""), early.answer)
         layout = Layout(frame, Part(self.source, window, hides), place=place)
-        others: list[Measured] = []
         room = target - overhead - sum(counts[window.first : window.last + 1]) - 4 * LABEL_TOKENS
         if (several or filled) and room >= MIN_PART + LABEL_TOKENS:
-            others = list(self._company())
-            rng.shuffle(others)
-            layout.others = fill(room, others, rng)
+            others = rng.sample(self._company, len(self._company))
+            layout.others = fill(room, (read() for read in others), rng)
         while True:
             if isinstance(found, FromWindow):
                 candidate = found.make(layout.main.window.first, layout.main.window.last)

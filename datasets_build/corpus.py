@@ -18,7 +18,7 @@ from pdf2txt.units import digest
 if TYPE_CHECKING:
     import pyarrow as pa
 
-CACHE_CHARS = 2_000_000  # of text whose readings are kept: neighbours are asked for again at once
+CACHE_CHARS = 4_000_000  # of text whose readings are kept: neighbours are asked for again at once
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from random import Random
 
@@ -108,12 +108,10 @@ class Layout:
         return bool(self.others)
 
 
-def fill(room: int, company: Sequence[Measured], rng: Random) -> list[Part]:
+def fill(room: int, company: Iterable[Measured], rng: Random) -> list[Part]:
     """Other documents worth ``room`` tokens: whole ones as long as they fit, then a part of one that does not."""
     parts: list[Part] = []
-    for source in company:
-        if room < MIN_PART + LABEL_TOKENS:
-            break
+    for source in company if room >= MIN_PART + LABEL_TOKENS else ():
         counts = source.counts
         budget = room - LABEL_TOKENS
         if not counts or sum(counts) < MIN_PART:
@@ -126,4 +124,6 @@ def fill(room: int, company: Sequence[Measured], rng: Random) -> list[Part]:
             continue
         parts.append(Part(source, window))
         room -= sum(counts[window.first : window.last + 1]) + LABEL_TOKENS
+        if room < MIN_PART + LABEL_TOKENS:
+            break  # before the next is read
     return parts

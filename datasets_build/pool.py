@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from datasets_build.build import Builder, Job
-from datasets_build.corpus import Corpus, Known, Measured
+from datasets_build.corpus import Corpus, Known
 from datasets_build.measure import Measure
 from datasets_build.packs import Filed, Packs
 from pdf2txt.errors import UserError
@@ -60,15 +60,12 @@ class Worker:
         done: dict[str, Filed] = {}
         source = self.corpus.measured(task.known, self.measure)
         for share in task.shares:
-            company = partial(self._company, share.company)
+            company = [cache(partial(self.corpus.measured, k, self.measure)) for k in share.company]
             builder = Builder(source, self.measure, self.job.settings, company)
             units = {recipe: builder.unit(recipe, self.job.recipes[recipe]) for recipe in share.recipes}
             filed = self.packs.put(share.key, {self.job.part(recipe): unit for recipe, unit in units.items()})
             done |= {recipe: filed[self.job.part(recipe)] for recipe in units}
         return done
-
-    def _company(self, known: Sequence[Known]) -> list[Measured]:
-        return [self.corpus.measured(k, self.measure) for k in known]
 
 
 _worker: Worker | None = None

@@ -75,8 +75,12 @@ def topics_of(passage: Passage, reading: Reading) -> list[str]:
             # One phrase, not two with a comma or a stop between them.
             if phrase.split() != words or any(w.casefold() in _EMPTY or len(w) < 3 for w in words):
                 continue
-            here = folded.count(phrase.casefold())
-            if here >= 2 and reading.folded.count(phrase.casefold()) == here:
-                found.setdefault(phrase.casefold(), phrase)
+            key = phrase.casefold()
+            if key in found or folded.count(key) < 2:
+                continue
+            whole = re.compile(rf"(?<!\w){re.escape(key)}(?!\w)")
+            here = sum(1 for _ in whole.finditer(folded))
+            if here >= 2 and reading.folded.count(key) == here:
+                found[key] = phrase
     # Of phrases within one another the longest.
     return [p for key, p in sorted(found.items()) if not any(key != other and key in other for other in found)]

@@ -40,7 +40,7 @@ _ENTRY = re.compile(
     r"[^()]{0,400}?\((?P<year>(?:1[5-9]|20)\d\d)(?P<letter>[a-z]?)(?:, [A-Z]\w+(?: \d{1,2})?)?\)\. "
     r"(?P<title>[^.?!]+(?:\.\d[^.?!]*)*[?!]?)[.?!] (?P<rest>\S.*)$"
 )
-_MORE_TITLE = re.compile(r"^(?:[IVX]+\b|[a-z])")  # the stop belonged to the title
+_MORE_TITLE = re.compile(r"^(?:[IVX]+\b|(?!https?:)[a-z])")  # the stop belonged to the title
 _CITE = r"(?<!& )(?<!and )\b{surname}(?P<others>(?:,? (?:and|&) [A-Z][\w'’-]+| et al\.)?),? \(?{year}(?![\da-z])"
 
 
