@@ -21,7 +21,9 @@ def content_digest(row: pa.Table) -> str:
     total = hashlib.sha256(row["sha256"][0].as_py().encode())
     total.update(row["text"][0].as_buffer())
     for name in _LAYOUT:
-        for data in _leaves(row[name].combine_chunks()):
+        entries = row[name].combine_chunks().flatten()
+        total.update(f"\0{name} {len(entries)}\0".encode())
+        for data in _leaves(entries) if len(entries) else ():
             total.update(f"\0{name} {len(data)}\0".encode())
             total.update(data)
     return total.hexdigest()
