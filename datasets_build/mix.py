@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from datasets_build.rows import IMPORT_TASK
+from datasets_build.rows import DOCUMENTS, IMPORT_TASK
 from datasets_build.select import SPLITS, VALIDATION, Entry
 from datasets_build.settings import DatasetSettings, MixSettings
 from pdf2txt.units import digest
-
-DOCUMENTS = "documents"  # the name of all documents together in dataset.mix.sources
 
 
 def sample(

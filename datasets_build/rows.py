@@ -15,6 +15,7 @@ FROM_DOCUMENT = "document"  # answer_source: the answer stands in the document
 PLANTED = "planted"  # answer_source: the answer stands in a sentence put into the context; there is no evidence
 FROM_IMPORT = "import"  # answer_source: as the imported file has it
 IMPORT_TASK = "import"
+DOCUMENTS = "documents"  # all documents together, where sources are named
 LONG_LINE_WORDS = 40  # a line of an import that is a text, not a question or a remark
 COLUMNS = (
     "instruction", "output", "id", "task", "doc_ids", "evidence", "answer_source", "n_tokens",

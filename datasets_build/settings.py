@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from datasets_build.recipes import RECIPES
+from datasets_build.rows import DOCUMENTS, IMPORT_TASK
 from longlora.templates import TemplateSetting
 
 
@@ -177,6 +179,18 @@ class DatasetSettings(_Settings):
         if repeated:
             raise ValueError(f"recipe listed twice: {', '.join(repeated)}")
         return recipes
+
+    @model_validator(mode="after")
+    def _mix_names_what_there_is(self) -> DatasetSettings:
+        places = [DOCUMENTS, *(f"import-{i}" for i in range(len(self.imports)))]
+        for what, names, known in (
+            ("tasks", self.mix.tasks, [*RECIPES, IMPORT_TASK]),
+            ("sources", self.mix.sources, places),
+        ):
+            for name in names:
+                if name not in known and not (what == "sources" and re.fullmatch(r"[0-9a-f]{16}", name)):
+                    raise ValueError(f"mix.{what}: no {name!r}; there are {', '.join(known)}")
+        return self
 
     @model_validator(mode="after")
     def _min_below_max(self) -> DatasetSettings:

@@ -25,7 +25,8 @@ def entries(counts: dict[tuple[str, str], int], kind: str = "long") -> list[Entr
 
 
 def chosen(rows: list[Entry], **mix: object) -> list[Entry]:
-    settings = DatasetSettings.model_validate({"validation_share": 0, "mix": mix})
+    imports = [{"path": "rows.json"}]
+    settings = DatasetSettings.model_validate({"validation_share": 0, "imports": imports, "mix": mix})
     return sample(rows, {e.group: "train" for e in rows}, settings, {"import:x": ["import-0"]})
 
 
@@ -62,7 +63,9 @@ def test_counts_and_shares_of_tasks_and_sources() -> None:
         "quote": 4,
         "needle": 36,
     }
-    assert Counter(e.source for e in chosen(rows, sources={"a": 10})) == {"a": 10, "b": 50}
+    one = "a" * 16
+    named = entries({("quote", one): 50, ("title", one): 50, ("needle", "b"): 50})
+    assert Counter(e.source for e in chosen(named, sources={one: 10})) == {one: 10, "b": 50}
     short = [Entry("u", i, str(i), "import", "short", str(i), "import:x", str(i), 10, 10) for i in range(30)]
     assert Counter(e.kind for e in chosen(rows + short, sources={"import-0": 7, "documents": 20})) == {
         "long": 20, "short": 7,
@@ -78,6 +81,12 @@ def test_the_same_rows_whatever_else_there_is() -> None:
 @pytest.mark.parametrize("mix", [{"tasks": {"quote": 1.5}}, {"sources": {"documents": -1}}, {"max_task_share": 0}])
 def test_what_is_no_amount_is_refused(mix: dict) -> None:
     with pytest.raises(ValueError, match=r"count|greater than 0"):
+        DatasetSettings.model_validate({"mix": mix})
+
+
+@pytest.mark.parametrize("mix", [{"tasks": {"quotes": 5}}, {"sources": {"import-0": 5}}, {"sources": {"a.pdf": 5}}])
+def test_what_is_not_there_is_refused(mix: dict) -> None:
+    with pytest.raises(ValueError, match=r"there are (about, abstract|documents)"):
         DatasetSettings.model_validate({"mix": mix})
 
 
