@@ -13,10 +13,11 @@ from datasets_build.sentences import can_stand_alone
 QUESTIONS = (
     "Quote the passage about {topic}.",
     "Which paragraph deals with {topic}? Quote it in full.",
-    "Find the paragraph that speaks of {topic} and repeat it word for word.",
+    "Find the paragraph that mentions {topic} and repeat it word for word.",
     "What does the text say about {topic}? Answer with the whole paragraph.",
 )
 MIN_WORDS, MAX_WORDS = 25, 170
+_NO_NOUN = ("able", "ed", "ful", "ible", "ing", "ous")  # endings of what seldom names a thing
 _WORD = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*")
 # Words that make a phrase no name of a topic.
 _EMPTY_WORDS = """
@@ -74,6 +75,8 @@ def topics_of(passage: Passage, reading: Reading) -> list[str]:
             words = [m.group() for m in matches[i : i + n]]
             # One phrase, not two with a comma or a stop between them.
             if phrase.split() != words or any(w.casefold() in _EMPTY or len(w) < 3 for w in words):
+                continue
+            if words[-1].endswith(_NO_NOUN) or any(w.endswith("ly") for w in words):
                 continue
             key = phrase.casefold()
             if key in found or folded.count(key) < 2:
