@@ -74,9 +74,10 @@ class Job:
         """
         return digest(self._common, content, *company)
 
-    def part(self, recipe: str) -> str:
-        """What tells the unit of ``recipe`` from the document's others."""
-        return digest(recipe, RECIPES[recipe].version, self.recipes[recipe])[:16]
+    @cached_property
+    def parts(self) -> dict[str, str]:
+        """What tells the unit of each recipe from the document's others."""
+        return {name: digest(name, RECIPES[name].version, n)[:16] for name, n in self.recipes.items()}
 
 
 def pack(unit: Unit) -> bytes:

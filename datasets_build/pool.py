@@ -63,8 +63,8 @@ class Worker:
             company = [cache(partial(self.corpus.measured, k, self.measure)) for k in share.company]
             builder = Builder(source, self.measure, self.job.settings, company)
             units = {recipe: builder.unit(recipe, self.job.recipes[recipe]) for recipe in share.recipes}
-            filed = self.packs.put(share.key, {self.job.part(recipe): unit for recipe, unit in units.items()})
-            done |= {recipe: filed[self.job.part(recipe)] for recipe in units}
+            filed = self.packs.put(share.key, {self.job.parts[recipe]: unit for recipe, unit in units.items()})
+            done |= {recipe: filed[self.job.parts[recipe]] for recipe in units}
         return done
 
 

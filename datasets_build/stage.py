@@ -153,7 +153,7 @@ class _Build:
                 there = self.packs.find(share.key)
                 missing = []
                 for recipe in share.recipes:
-                    filed = there.get(self.job.part(recipe))
+                    filed = there.get(self.job.parts[recipe])
                     if filed is None:
                         missing.append(recipe)
                     else:

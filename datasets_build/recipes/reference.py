@@ -95,7 +95,7 @@ def _ask(
         return Candidate(question.format(title=e.title), sentence.text, evidence, keys=(e.title,))
     evidence = ((e.passage, ""), (sentence.passage, sentence.text))
     if way is TITLE_OF:
-        return Candidate(question.format(cite=cite), e.title, evidence, keys=(cite,))
+        return Candidate(question.format(cite=cite), e.title, evidence)
     asked = question.format(sentence=sentence.text, cite=cite)
     return Candidate(asked, e.text, evidence, keys=(sentence.text,))
 
