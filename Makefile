@@ -41,11 +41,12 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# PDFS="--only quality,speed" for some parts of the last one.
+# PDFS="--only quality,speed" for some parts of the third.
 bench: install
 	$(BIN)/python benchmarks/kill.py $(ARGS)
 	$(BIN)/python benchmarks/kill_prefect.py
 	$(BIN)/python benchmarks/pdf2txt.py $(PDFS)
+	$(BIN)/python benchmarks/datasets.py
 
 docs: install
 	$(BIN)/python -m flows.reference > docs/settings.md

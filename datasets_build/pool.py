@@ -6,64 +6,85 @@ import multiprocessing
 import os
 import signal
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, partial
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from datasets_build.build import Builder, Job, pack
+from datasets_build.build import Builder, Job, Unit
+from datasets_build.corpus import Corpus, Known
 from datasets_build.gates.scan import Scanner
 from datasets_build.measure import Measure
-from datasets_build.reading import Reading
+from datasets_build.packs import Filed, Packs
 from pdf2txt.errors import UserError
-from pdf2txt.schema import Document
-from pdf2txt.units import Units, digest
+
+CHUNK = 16  # documents that a process takes at a time
 
 
 @dataclass(frozen=True)
-class DocumentUnits:
-    """The units of one document: (recipe, key, whether it was there already)."""
+class Share:
+    """Recipes of a document whose units depend on the same other documents, and are filed under one key."""
 
-    doc_id: str
-    text_digest: str  # equal for documents with the same text
-    units: list[tuple[str, str, bool]]
-    scanned_before: bool = True  # the gates' look at the rows was there already
+    key: str
+    recipes: tuple[str, ...]
+    company: tuple[Known, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A document, the units that it lacks, and those that the gates have not looked at."""
+
+    known: Known
+    shares: tuple[Share, ...]
+    unseen: tuple[Filed, ...] = ()
 
 
 class Worker:
-    """Makes the missing units of a document. The tokenizer is loaded when the first is missing."""
+    """Makes the missing units of a document, and looks at their rows. The tokenizer is loaded when it is needed."""
 
-    def __init__(self, job: Job, model: Path, units: Units, scanner: Scanner | None = None) -> None:
-        self.job, self.model, self.units, self.scanner = job, model, units, scanner
+    def __init__(self, job: Job, model: Path, packs: Packs, corpus: Corpus, scanner: Scanner) -> None:
+        self.job, self.model, self.packs, self.corpus, self.scanner = job, model, packs, corpus, scanner
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: each loads its own tokenizer."""
+        return {name: value for name, value in vars(self).items() if name != "measure"}
 
     @cached_property
     def measure(self) -> Measure:
         return Measure(self.model, self.job.template)
 
-    def document(self, document: Document) -> DocumentUnits:
-        reading = Reading(document)
-        builder: Builder | None = None
-        done = []
-        for recipe, per_document in self.job.settings.chosen_recipes().items():
-            key = self.job.key(reading, recipe, per_document)
-            reused = self.units.path(key).exists()
-            if not reused:
-                builder = builder or Builder(reading, self.measure, self.job.settings)
-                self.units.put(key, pack(builder.unit(recipe, per_document)))
-            done.append((recipe, key, reused))
-        text_digest = digest(reading.flat.casefold())
-        scanned = self.scanner is None or self.scanner.ensure(
-            lambda: reading.flat, text_digest, [key for _, key, _ in done], lambda: self.measure.row
-        )
-        return DocumentUnits(document.doc_id, text_digest, done, scanned)
+    def make(self, task: Task) -> list[Filed]:
+        """The units of a task that were missing."""
+        done: list[Filed] = []
+        for share in task.shares:
+            source = self.corpus.measured(task.known, self.measure)
+            company = [cache(partial(self.corpus.measured, k, self.measure)) for k in share.company]
+            builder = Builder(source, self.measure, self.job.settings, company)
+            units = {self.job.parts[r]: builder.unit(r, self.job.recipes[r]) for r in share.recipes}
+            done += self.file(share.key, units)
+        for name in {filed.name for filed in task.unseen}:
+            self.look(name)
+        return done
+
+    def file(self, key: str, units: Mapping[str, Unit]) -> list[Filed]:
+        """Keep units, by part, and have the gates look at them."""
+        filed = list(self.packs.put(key, units).values())
+        self.scanner.ensure(filed[0].name, lambda: units, lambda: self.measure.row)
+        return filed
+
+    def look(self, name: str) -> None:
+        """Have the gates look at a pack."""
+        self.scanner.ensure(name, lambda: self.packs.read(name), lambda: self.measure.row)
 
 
 _worker: Worker | None = None
 
 
-def _start(job: Job, model: Path, units: Units, scanner: Scanner | None, parent: int) -> None:
+def _start(worker: Worker, parent: int) -> None:
     """In a new process: die with the parent (its queue would otherwise be waited on for ever)."""
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends us
@@ -75,39 +96,46 @@ def _start(job: Job, model: Path, units: Units, scanner: Scanner | None, parent:
         pass
     if os.getppid() != parent:
         os._exit(1)
-    _worker = Worker(job, model, units, scanner)
+    _worker = worker
 
 
-def _document(document: Document) -> DocumentUnits:
+def _make(tasks: Sequence[Task]) -> list[list[Filed]]:
     assert _worker is not None
-    return _worker.document(document)
+    return [_worker.make(task) for task in tasks]
 
 
-def documents_units(documents: Iterable[Document], worker: Worker, processes: int) -> Iterator[DocumentUnits]:
-    """The units of each document, in order; a few documents in memory at a time.
+def make_units(tasks: Iterable[Task], worker: Worker, processes: int) -> Iterator[tuple[Task, list[Filed]]]:
+    """Each task and its units, in order; a few documents in memory at a time.
 
     Raises:
         UserError: a worker process was killed.
     """
     if processes == 1:
-        yield from map(worker.document, documents)
+        for task in tasks:
+            yield task, worker.make(task)
         return
     context = multiprocessing.get_context("spawn")  # fork is unsafe beside the tokenizer's threads
-    waiting: deque[Future[DocumentUnits]] = deque()
-    start = (worker.job, worker.model, worker.units, worker.scanner, os.getpid())
-    with ProcessPoolExecutor(processes, context, initializer=_start, initargs=start) as pool:
+    waiting: deque[tuple[Sequence[Task], Future[list[list[Filed]]]]] = deque()
+
+    def finish() -> Iterator[tuple[Task, list[Filed]]]:
+        chunk, future = waiting.popleft()
+        yield from zip(chunk, future.result(), strict=True)
+
+    with ProcessPoolExecutor(processes, context, initializer=_start, initargs=(worker, os.getpid())) as pool:
         try:
-            for document in documents:
-                waiting.append(pool.submit(_document, document))
+            # Neighbours go together: they are one another's company, and read once.
+            remaining = iter(tasks)
+            while chunk := tuple(islice(remaining, CHUNK)):
+                waiting.append((chunk, pool.submit(_make, chunk)))
                 if len(waiting) > 2 * processes:
-                    yield waiting.popleft().result()
+                    yield from finish()
             while waiting:
-                yield waiting.popleft().result()
+                yield from finish()
         except BrokenProcessPool as error:
             raise UserError(
                 f"one of {processes} worker processes was killed, most often because memory ran out",
                 f"set dataset.workers lower than {processes} (or 1) and run again: finished documents are kept",
             ) from error
         finally:
-            for future in waiting:
+            for _, future in waiting:
                 future.cancel()

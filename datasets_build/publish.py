@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pdf2txt.units import digest
 
 SHARD_CHARS = 400_000_000  # characters of text per file, before compression
 GROUP_ROWS, GROUP_CHARS = 256, 50_000_000  # per Parquet row group, at most: what a reader has to hold at once
+REJECT_ROWS = 10_000  # rejects per row group
 
 Sizes = dict[str, dict[str, int]]  # split -> {"num_examples", "num_bytes" (in memory)}
 Load = Callable[[str], list[Row]]  # unit key -> its rows
@@ -114,13 +116,16 @@ def features() -> Any:
     return Features.from_arrow_schema(arrow_schema())
 
 
-def write_rejects(path: Path, rejects: list[dict[str, Any]]) -> None:
-    """What did not become a row, ordered."""
+def write_rejects(path: Path, rejects: Iterable[dict[str, Any]]) -> None:
+    """What did not become a row, in its order."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    ordered = sorted(rejects, key=lambda r: (r["doc_id"], r["task"], r["reason"], r["detail"]))
-    pq.write_table(pa.Table.from_pylist(ordered, schema=rejects_schema()), path, compression="zstd")
+    schema = rejects_schema()
+    remaining = iter(rejects)
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        while batch := list(islice(remaining, REJECT_ROWS)):
+            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
 
 
 def write_json(path: Path, value: Any) -> None:

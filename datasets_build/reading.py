@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from datasets_build.fingerprint import content_digest
 from datasets_build.sentences import can_stand_alone, split_sentences
-from pdf2txt.schema import Document
-from pdf2txt.units import digest
+from pdf2txt.schema import Document, as_table
 
 _NOT_TEXT = ("header", "footer", "page-number")  # furniture of the page, never shown to the model
 MIN_LIST_WORDS = 8
@@ -72,8 +72,9 @@ def key_name(heading: str) -> str:
 class Reading:
     """What recipes work on. Derived from the document alone, not from a model or a window."""
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: Document, content_digest: str = "") -> None:
         self.document = document
+        self._content_digest = content_digest
         self.passages: list[Passage] = []
         for start, end, kind in _spans(document):
             raw = document.text[start:end]
@@ -88,16 +89,14 @@ class Reading:
         return fold(" ".join(p.text for p in self.passages))
 
     @cached_property
+    def folded(self) -> str:
+        """``flat`` without case: what a phrase of another document is looked for in."""
+        return self.flat.casefold()
+
+    @cached_property
     def content_digest(self) -> str:
         """Identifies text and layout (not the file name)."""
-        d = self.document
-        return digest(
-            d.sha256,
-            d.text,
-            [[p.number, p.start, p.end] for p in d.pages],
-            [[b.page, b.kind, _rounded(b.box), b.start, b.end] for b in d.blocks],
-            [[p.start, p.end, [[q.page, _rounded(q.box)] for q in p.places]] for p in d.paragraphs],
-        )
+        return self._content_digest or content_digest(as_table(self.document))
 
     @cached_property
     def all_sections(self) -> list[Section]:

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FROM_DOCUMENT = "document"  # answer_source: the answer stands in the document
+PLANTED = "planted"  # answer_source: the answer stands in a sentence put into the context; there is no evidence
 FROM_IMPORT = "import"  # answer_source: as the imported file has it
 IMPORT_TASK = "import"
+DOCUMENTS = "documents"  # all documents together, where sources are named
 LONG_LINE_WORDS = 40  # a line of an import that is a text, not a question or a remark
 COLUMNS = (
     "instruction", "output", "id", "task", "doc_ids", "evidence", "answer_source", "n_tokens",
@@ -60,6 +62,19 @@ def make_row(
 def row_id(task: str, doc_ids: Collection[str], instruction: str, output: str) -> str:
     """A row's id: a row with another text is another row."""
     return digest(task, list(doc_ids), instruction, output)[:16]
+
+
+def facts(row: Row) -> dict[str, Any]:
+    """What has to be known of a row to choose rows and to divide them: no text."""
+    return {
+        "id": row["id"],
+        "task": row["task"],
+        "source": row["doc_ids"][0] if row["doc_ids"] else f"import:{row['source_sha256'][:16]}",
+        "split_group": row["split_group"],
+        "duplicate": duplicate_key(row)[:32],
+        "n_tokens": row["n_tokens"],
+        "n_chars": len(row["instruction"]) + len(row["output"]),
+    }
 
 
 def duplicate_key(row: Row) -> str:

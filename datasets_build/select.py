@@ -5,21 +5,24 @@ Works on entries, a few hundred bytes per row; the rows themselves stay in their
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
+from sys import intern
 from typing import Any
 
-from datasets_build.rows import IMPORT_TASK, Row, duplicate_key
+from datasets_build.rows import IMPORT_TASK
 from datasets_build.settings import DatasetSettings
 from pdf2txt.errors import UserError
 from pdf2txt.units import digest
 
 TRAIN, VALIDATION = "train", "validation"
 SPLITS = (TRAIN, VALIDATION)
+NEAR = 0.8  # of the held-out rows that were aimed at
+CHARS_PER_ROW = 400
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A row by reference: ``position`` in the unit ``unit``."""
 
@@ -35,22 +38,11 @@ class Entry:
     n_chars: int
 
 
-def entry(unit: str, position: int, row: Row, kind: str, group: str) -> Entry:
-    """The entry of a row."""
-    source = row["doc_ids"][0] if row["doc_ids"] else f"import:{row['source_sha256'][:16]}"
-    chars = len(row["instruction"]) + len(row["output"])
-    return Entry(
-        unit,
-        position,
-        row["id"],
-        row["task"],
-        kind,
-        group,
-        source,
-        duplicate_key(row),
-        row["n_tokens"],
-        chars,
-    )
+def entry(unit: str, position: int, known: dict[str, Any], kind: str, group: str) -> Entry:
+    """The entry of a row of which the `rows.facts` are known."""
+    task, source = intern(known["task"]), intern(known["source"])
+    numbers = known["n_tokens"], known["n_chars"]
+    return Entry(unit, position, known["id"], task, kind, intern(group), source, known["duplicate"], *numbers)
 
 
 def drop_duplicates(entries: Iterable[Entry]) -> tuple[list[Entry], list[dict[str, Any]]]:
@@ -66,16 +58,22 @@ def drop_duplicates(entries: Iterable[Entry]) -> tuple[list[Entry], list[dict[st
     return list(first.values()), rejects
 
 
-def divide(entries: list[Entry], settings: DatasetSettings) -> dict[str, str]:
-    """Split of each group. Documents are held out whole, up to ``validation_share`` of their rows."""
-    share = settings.validation_share
+def divide_documents(expected: Counter[str], settings: DatasetSettings) -> dict[str, str]:
+    """Split of each document, before there are rows: a row may show several documents, all of one split.
+
+    Documents are held out whole, up to ``validation_share`` of the rows that are ``expected`` of each (its
+    copies count with it). One more document moves none or one or two of the others to the other split.
+    """
+    held = _held_out_documents(expected, settings) if settings.validation_share else set()
+    return {group: VALIDATION if group in held else TRAIN for group in expected}
+
+
+def divide_imports(entries: Iterable[Entry], settings: DatasetSettings) -> dict[str, str]:
+    """Split of each group of imported rows."""
     splits = {}
-    for group in {e.group for e in entries if e.task == IMPORT_TASK}:
-        held_out = int(digest(settings.seed, group)[:12], 16) / 16**12 < share
+    for group in {e.group for e in entries}:
+        held_out = int(digest(settings.seed, group)[:12], 16) / 16**12 < settings.validation_share
         splits[group] = VALIDATION if held_out else TRAIN
-    rows = Counter(e.group for e in entries if e.task != IMPORT_TASK)
-    held = _held_out_documents(rows, settings) if share else set()
-    splits.update({group: VALIDATION if group in held else TRAIN for group in rows})
     return splits
 
 
@@ -91,6 +89,8 @@ def _held_out_documents(rows: Counter[str], settings: DatasetSettings) -> set[st
         if abs(n + rows[group] - target) < abs(n - target) and len(held) < len(rows) - 1:
             held.add(group)
             n += rows[group]
+        elif n > NEAR * target:
+            break  # looking on for a document of the size that is missing would change with every document
     # A share too small for any document, or for the minimum: the smallest document that makes it good.
     while (not held or n < settings.min_validation_rows) and len(held) < len(rows) - 1:
         rest = [group for group in order if group not in held]
@@ -101,38 +101,9 @@ def _held_out_documents(rows: Counter[str], settings: DatasetSettings) -> set[st
     return held
 
 
-def sample(entries: list[Entry], splits: dict[str, str], settings: DatasetSettings) -> list[Entry]:
-    """The entries of the mix, in their old order. Each split gets its share of each kind."""
-    wanted = {"long": settings.mix.long, "short": settings.mix.short}
-    chosen: set[int] = set()
-    for kind, count in wanted.items():
-        pools = {s: [i for i, e in enumerate(entries) if e.kind == kind and splits[e.group] == s] for s in SPLITS}
-        if count is None:
-            chosen.update(*pools.values())
-            continue
-        held = max(round(count * settings.validation_share), min(settings.min_validation_rows, count // 2))
-        held = min(held, len(pools[VALIDATION]))
-        for split, n in ((VALIDATION, held), (TRAIN, count - held)):
-            in_turn = _round_robin([(i, entries[i]) for i in pools[split]], settings.seed)
-            chosen.update(i for i, _ in zip(in_turn, range(n), strict=False))
-    return [e for i, e in enumerate(entries) if i in chosen]
-
-
-def _round_robin(entries: list[tuple[int, Entry]], seed: int) -> Iterator[int]:
-    """Indices, one task after the other and within a task one document after the other: none dominates."""
-    tasks: dict[str, dict[str, list[tuple[str, int]]]] = defaultdict(lambda: defaultdict(list))
-    for i, e in entries:
-        tasks[e.task][e.source].append((digest(seed, e.id), i))
-    queues = []
-    for task in sorted(tasks):
-        sources = sorted(tasks[task], key=lambda source: digest(seed, task, source))
-        queues.append(list(_in_turn([[i for _, i in sorted(tasks[task][s])] for s in sources])))
-    yield from _in_turn(queues)
-
-
-def _in_turn(queues: list[list[int]]) -> Iterator[int]:
-    for depth in range(max(map(len, queues), default=0)):
-        yield from (queue[depth] for queue in queues if depth < len(queue))
+def expected_rows(chars: int, settings: DatasetSettings) -> int:
+    """A rough guess of the rows that a document of ``chars`` characters gives."""
+    return max(1, min(chars // CHARS_PER_ROW, sum(settings.chosen_recipes().values())))
 
 
 def check_counts(entries: list[Entry], splits: dict[str, str], settings: DatasetSettings, rejects: Counter) -> None:

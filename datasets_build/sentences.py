@@ -18,6 +18,9 @@ _BOILERPLATE = re.compile(
 )
 
 
+_TWO = re.compile(r"[)\]]\. [a-z]")  # the second begins with a name in small letters, so it was not split off
+
+
 def split_sentences(text: str) -> list[str]:
     """Sentences of one paragraph (white space folded), in order, nothing lost between them but a space."""
     sentences: list[str] = []
@@ -52,6 +55,8 @@ def can_stand_alone(sentence: str, min_words: int = 8, max_words: int = 60) -> b
     opens = bool(re.search(r"(?:^|[\s(])['‘](?=\w)", sentence))
     closes = bool(re.search(r"[.!?,;…]['’](?:\s|$)", sentence))
     if opens != closes:
+        return False
+    if _TWO.search(sentence):
         return False
     letters = sum(c.isalpha() for c in sentence)
     short = sum(len(w) == 1 and w not in "aAI" for w in words)

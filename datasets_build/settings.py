@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from datasets_build.conversations import Turns
 from datasets_build.gates.settings import GatesSettings
 from datasets_build.recipes import RECIPES
+from datasets_build.rows import DOCUMENTS, IMPORT_TASK
 from longlora.templates import TemplateSetting
 
 
@@ -108,6 +110,15 @@ class ImportSettings(_Settings):
         return self
 
 
+class LengthSettings(_Settings):
+    """One of the lengths that contexts are filled to."""
+
+    tokens: int = Field(
+        ge=64, description="Prompt and answer together, in tokens of the target model; at most dataset.max_tokens."
+    )
+    share: float = Field(1.0, gt=0, description="Weight of this length: 2 is drawn twice as often as 1.")
+
+
 class MixSettings(_Settings):
     """How many rows of each kind, both splits together. LongAlpaca-12k: long 9000, short 3000."""
 
@@ -115,6 +126,30 @@ class MixSettings(_Settings):
         None, ge=0, description="Rows made from documents, and imports of kind long; null keeps all."
     )
     short: int | None = Field(None, ge=0, description="Rows of imports of kind short; null keeps all.")
+    tasks: dict[str, int | float] = Field(
+        {},
+        description="At most so many rows of a task: a whole number counts rows, a fraction is a share of the rows of "
+        "its kind. Tasks not named share what is left, each in turn.",
+    )
+    sources: dict[str, int | float] = Field(
+        {},
+        description="The same for sources: documents (all of them), import-0, import-1, ... (dataset.imports by "
+        "number), or a doc_id.",
+    )
+    max_task_share: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="No task has more than this share of the rows of its kind, or than an equal one where there are "
+        "too few tasks; null sets no bound. Imported rows are not bounded.",
+    )
+
+    @model_validator(mode="after")
+    def _amounts(self) -> MixSettings:
+        for name, amount in (*self.tasks.items(), *self.sources.items()):
+            if amount < 0 or (isinstance(amount, float) and amount > 1):
+                raise ValueError(f"{name}: {amount} is neither a count (0, 1, 2, ...) nor a share (0.0 to 1.0)")
+        return self
 
 
 class DatasetSettings(_Settings):
@@ -135,6 +170,12 @@ class DatasetSettings(_Settings):
         le=1,
         description="Windows of a long document are drawn between this share of max_tokens and all of it: "
         "lower gives more varied lengths and cheaper rows, 1 gives only full windows.",
+    )
+    lengths: tuple[LengthSettings, ...] = Field(
+        (),
+        description="Lengths to fill contexts to, each row drawing one by its share (dataset.fill applies to it). "
+        "Short documents get others beside them until the length is reached. Empty: a context holds one document, "
+        "as much as fits, but for recipes that need several.",
     )
     template: TemplateSetting = Field(
         "chat",
@@ -193,9 +234,24 @@ class DatasetSettings(_Settings):
         return recipes
 
     @model_validator(mode="after")
+    def _mix_names_what_there_is(self) -> DatasetSettings:
+        places = [DOCUMENTS, *(f"import-{i}" for i in range(len(self.imports)))]
+        for what, names, known in (
+            ("tasks", self.mix.tasks, [*RECIPES, IMPORT_TASK]),
+            ("sources", self.mix.sources, places),
+        ):
+            for name in names:
+                if name not in known and not (what == "sources" and re.fullmatch(r"[0-9a-f]{16}", name)):
+                    raise ValueError(f"mix.{what}: no {name!r}; there are {', '.join(known)}")
+        return self
+
+    @model_validator(mode="after")
     def _min_below_max(self) -> DatasetSettings:
         if self.min_tokens > self.max_tokens:
             raise ValueError(f"min_tokens ({self.min_tokens}) is above max_tokens ({self.max_tokens})")
+        longest = max((length.tokens for length in self.lengths), default=0)
+        if longest > self.max_tokens:
+            raise ValueError(f"lengths has {longest} tokens, above max_tokens ({self.max_tokens})")
         return self
 
     def record(self) -> dict[str, Any]:

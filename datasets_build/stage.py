@@ -1,8 +1,8 @@
 """The stage ``datasets_build``: documents and imported files -> a dataset directory.
 
-Everything slow is a unit (kind ``rows``: one per document and recipe, or per chunk of an imported file), so
-that a run after a kill, with one more document or one more recipe computes only what is new. Assembly is
-fast and always done again, aside, and renamed into place.
+Everything slow is a unit (kind ``rows``: one per document and recipe, or per chunk of an imported file; kind ``gates``:
+what was seen of a text, or of rows), so that a run after a kill, with one more document or one more recipe computes
+only what is new. Assembly is fast and always done again, aside, and renamed into place.
 """
 
 from __future__ import annotations
@@ -10,28 +10,35 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from datasets_build import card, imports, publish, select
-from datasets_build.build import BUILD_VERSION, Job, Unit, pack, unpack
+from datasets_build.build import BUILD_VERSION, Job
+from datasets_build.company import Rings
+from datasets_build.corpus import Corpus, Known
 from datasets_build.gates import decontaminate, near, pii, scan
 from datasets_build.gates.base import GATES
 from datasets_build.gates.keeper import Keeper
 from datasets_build.gates.leakage import Leakage
-from datasets_build.gates.scan import Scan, Scanner
+from datasets_build.gates.scan import Scanner
 from datasets_build.measure import tokenizer_digest
-from datasets_build.pool import Worker, documents_units
+from datasets_build.mix import sample
+from datasets_build.packs import Filed, Packs
+from datasets_build.pool import Share, Task, Worker, make_units
 from datasets_build.recipes import RECIPES
+from datasets_build.rejects import Rejects
+from datasets_build.rows import IMPORT_TASK
 from datasets_build.select import TRAIN, VALIDATION, Entry
 from datasets_build.settings import DatasetSettings
 from longlora.templates import choose_template
 from pdf2txt.errors import UserError
-from pdf2txt.schema import CONVERTED, Document, read_documents
+from pdf2txt.schema import CONVERTED
 from pdf2txt.units import Units, digest
 
-STAGE_VERSION = 3
+STAGE_VERSION = 4
 UNIT_KIND = "rows"
 
 Report = Callable[..., None]
@@ -72,37 +79,37 @@ class _Build:
         template = choose_template(inputs.get("template", settings.template))
         settings = settings.model_copy(update={"template": template.name})
         self.settings, self.inputs, self.work, self.report, self.template = settings, inputs, work, report, template
-        self.units = Units(inputs.get("units", work / "units"), UNIT_KIND)
         tokenizer = tokenizer_digest(inputs["model"])
         if template.chat_template:
             tokenizer = digest(tokenizer, template.chat_template)
-        job = Job(settings, tokenizer, template)
-        self.keeper = Keeper(settings.gates, settings.exclude_duplicates)
+        self.job = Job(settings, tokenizer, template)
         units = inputs.get("units", work / "units")
+        self.packs = Packs(Units(units, UNIT_KIND))
+        self.corpus = Corpus(inputs["pdf2txt"] / "documents.parquet")
         self.scanner = Scanner(
-            settings.gates, settings.max_tokens, self.units, Units(units, scan.KIND), self._index(units), tokenizer
+            settings.gates, settings.max_tokens, self.packs, Units(units, scan.KIND), self._index(units), tokenizer
         )
-        self.worker = Worker(job, inputs["model"], self.units, self.scanner)
+        self.worker = Worker(self.job, inputs["model"], self.packs, self.corpus, self.scanner)
         self.entries: list[Entry] = []
-        self.rejects: list[dict[str, Any]] = []
+        self.rejects = Rejects(work / "rejects.jsonl")
+        self.keeper = Keeper(settings.gates, self.rejects, settings.exclude_duplicates)
         self.licenses: dict[str, str] = {}  # of imports, by source
         self.languages: set[str] = set()  # of the documents
         self.made = self.reused = 0
         self.leader: dict[str, str] = {}  # doc_id -> the first document with the same text
+        self.splits: dict[str, str] = {}  # group -> split
+        self.import_names: dict[str, list[str]] = {}  # Entry.source -> its names in dataset.mix.sources
 
     def run(self) -> dict[str, Any]:
         self._imports()  # first: a file that cannot be read is told before the long part
         imported, self.entries = self.entries, []
         self._documents()
-        self.entries += imported
-        self.entries, rejects = self.keeper.filter(self.entries, set(self.leader))
-        self.rejects += rejects
+        self.entries = self.keeper.filter([*self.entries, *imported], self.leader.keys())
+        self.splits |= select.divide_imports((e for e in self.entries if e.task == IMPORT_TASK), self.settings)
         self._name_apart()
-        splits = select.divide(self.entries, self.settings)
-        chosen = select.sample(self.entries, splits, self.settings)
-        reasons = Counter(r["reason"] for r in self.rejects)
-        self._check_counts(chosen, splits, reasons)
-        return self._publish(chosen, splits, reasons)
+        chosen = sample(self.entries, self.splits, self.settings, self.import_names)
+        self._check_counts(chosen)
+        return self._publish(chosen)
 
     def _index(self, units: Path) -> decontaminate.Index | None:
         """The index of the evaluation files, made unless it is there."""
@@ -119,46 +126,97 @@ class _Build:
         self.report("unit", kind=decontaminate.KIND, key=key, reused=reused)
         return decontaminate.Index(kept, key)
 
-    def _check_counts(self, chosen: list[Entry], splits: dict[str, str], reasons: Counter[str]) -> None:
+    def _check_counts(self, chosen: list[Entry]) -> None:
         try:
-            select.check_counts(chosen, splits, self.settings, reasons)
+            select.check_counts(chosen, self.splits, self.settings, self.rejects.reasons)
         except UserError as error:
             self.keeper.note("counts", str(error))
-            if self.keeper.level("counts") == "error" or not any(splits[e.group] == TRAIN for e in chosen):
+            if self.keeper.level("counts") == "error" or not any(self.splits[e.group] == TRAIN for e in chosen):
                 raise
             self.report("warning", message=str(error))
 
     def _documents(self) -> None:
-        source = self.inputs["pdf2txt"] / "documents.parquet"
-        total = _count(source)
-        texts: dict[str, str] = {}
-
-        def converted() -> Any:
-            for document in read_documents(source):
-                if document.status not in CONVERTED or not document.text.strip():
-                    self._reject(document)
-                elif self._speaks_wanted_language(document):
-                    self.languages.add(document.language)
-                    yield document
-
-        self.report("progress", done=0, total=total, unit="documents")
-        results = documents_units(converted(), self.worker, self.settings.workers)
-        for done, result in enumerate(results, 1):
-            leader = texts.setdefault(result.text_digest, result.doc_id)
-            self.leader[result.doc_id] = leader
-            for _, key, reused in result.units:
-                self._count_unit(key, reused)
-            keys = [key for _, key, _ in result.units]
-            self._count_scan(result.text_digest, keys, result.scanned_before)
-            if leader == result.doc_id or not self.settings.exclude_duplicates:
-                self._take(self.scanner.read(result.text_digest, keys), "long", leader, result.doc_id)
-            if leader != result.doc_id and self.settings.exclude_duplicates:
-                detail = f"same text as {leader}"
-                self.rejects.append(
-                    {"doc_id": result.doc_id, "task": "", "reason": "duplicate-document", "detail": detail}
-                )
+        """Rows of the documents. Look at all of them first: what stands beside one depends on the others."""
+        known = self._known()
+        rings = Rings(known, self.splits, {k.doc_id: self._group(k.doc_id) for k in known}, self.settings.seed)
+        total = len(known)
+        self.report("progress", done=0, total=total, unit="documents", rows=0)
+        results = make_units(self._lacking(known, rings), self.worker, self.settings.workers)
+        for done, (task, made) in enumerate(results, 1):
+            self._file(made, "long", self._group(task.known.doc_id), reused=False, seen=False)
+            self._file(task.unseen, "long", self._group(task.known.doc_id), reused=True, seen=False)
             self.report("progress", done=done, total=total, unit="documents", rows=len(self.entries))
+        self.entries.sort(key=lambda e: (e.source, e.task, e.position))
         self.report("progress", done=total, total=total, unit="documents", rows=len(self.entries))
+
+    def _known(self) -> list[Known]:
+        """The documents to make rows of. Divides all of them into splits."""
+        total = len(self.corpus)
+        texts: dict[str, str] = {}
+        known: list[Known] = []
+        for seen, k in enumerate(self.corpus.known(), 1):
+            if seen % 1000 == 0:
+                self.report("progress", done=seen, total=total, unit="documents looked at")
+            if not k.usable:
+                reason = "no-text" if k.status in CONVERTED else "not-converted"
+                self.rejects.append({"doc_id": k.doc_id, "task": "", "reason": reason, "detail": k.status})
+                continue
+            if not self._speaks_wanted_language(k):
+                continue
+            leader = self.leader[k.doc_id] = texts.setdefault(k.text, k.doc_id)
+            self.languages.add(k.language)
+            if leader != k.doc_id and self.settings.exclude_duplicates:
+                detail = f"same text as {leader}"
+                self.rejects.append({"doc_id": k.doc_id, "task": "", "reason": "duplicate-document", "detail": detail})
+                continue
+            found, reused = self.scanner.text(k.text, lambda k=k: self.corpus.text(k))  # type: ignore[misc]
+            self.report("unit", kind=scan.KIND, key=self.scanner.text_key(k.text), reused=reused)
+            self.keeper.take_document(k.doc_id, found)
+            known.append(k)
+        self.keeper.filter_documents()
+        known = [k for k in known if k.doc_id not in self.keeper.dropped_documents]
+        expected: Counter[str] = Counter()
+        for k in known:
+            expected[self._group(k.doc_id)] += select.expected_rows(k.chars, self.settings)
+        self.splits |= select.divide_documents(expected, self.settings)
+        return known
+
+    def _speaks_wanted_language(self, known: Known) -> bool:
+        if self.keeper.wanted_language(known.language):
+            return True
+        if not self.keeper.note("language", f"document {known.doc_id}: {known.language}"):
+            return True
+        self.rejects.append({"doc_id": known.doc_id, "task": "", "reason": "language", "detail": known.language})
+        return False
+
+    def _group(self, doc_id: str) -> str:
+        """The split group of a document: those with the same text, or nearly the same, have one."""
+        return self.keeper.clusters.leader(self.leader[doc_id])
+
+    def _lacking(self, known: list[Known], rings: Rings) -> Iterator[Task]:
+        """The documents that lack units, neighbours after each other; files the units that are there."""
+        alone = tuple(r for r in self.job.recipes if not self.job.wants_company(r))
+        beside = tuple(r for r in self.job.recipes if self.job.wants_company(r))
+        for index in rings.order:
+            k = known[index]
+            shares = [Share(self.job.key(k.content), alone, ())] if alone else []
+            if beside:
+                company = tuple(rings.company(index, self.job.context_tokens))
+                key = self.job.key(k.content, [c.content for c in company] or [""])
+                shares.append(Share(key, beside, company))
+            lacking: list[Share] = []
+            there: list[Filed] = []
+            for share in shares:
+                found = self.packs.find(share.key)
+                there += [found[part] for r in share.recipes if (part := self.job.parts[r]) in found]
+                missing = tuple(r for r in share.recipes if self.job.parts[r] not in found)
+                if missing:
+                    lacking.append(dataclasses.replace(share, recipes=missing))
+            seen = {name: self.scanner.has(name) for name in {filed.name for filed in there}}
+            self._file([f for f in there if seen[f.name]], "long", self._group(k.doc_id), reused=True, seen=True)
+            unseen = tuple(f for f in there if not seen[f.name])
+            if lacking or unseen:
+                yield Task(k, tuple(lacking), unseen)
 
     def _imports(self) -> None:
         for i, one in enumerate(self.settings.imports):
@@ -166,58 +224,49 @@ class _Build:
             if not path.exists():
                 raise UserError(f"import {path}: no such file", f"mend dataset.imports[{i}].path")
             sha256, license_ = imports.source_sha256(path), imports.license_of(path, one)
-            self.licenses[f"import:{sha256[:16]}"] = license_
+            source = f"import:{sha256[:16]}"
+            self.licenses[source] = license_
+            self.import_names.setdefault(source, []).append(f"import-{i}")
             common = imports.common_lines(path, one, str(i))
-            tokenizer = self.worker.job.tokenizer_digest
             for batch in imports.chunks(path, one, str(i)):
-                key = imports.chunk_key(batch, sha256, common, license_, self.settings, tokenizer)
-                reused = self.units.path(key).exists()
+                key = imports.chunk_key(batch, sha256, common, license_, self.settings, self.job.tokenizer_digest)
+                there = list(self.packs.find(key).values())
+                reused = bool(there)
                 if not reused:
                     limit = self.settings.max_tokens
                     unit = imports.chunk_unit(batch, sha256, common, license_, limit, self.worker.measure)
-                    self.units.put(key, pack(unit))
-                self._count_unit(key, reused)
-                self._count_scan("", [key], self.scanner.ensure(None, "", [key], lambda: self.worker.measure.row))
-                self._take(self.scanner.read("", [key]), one.kind)
+                    there = self.worker.file(key, {IMPORT_TASK: unit})
+                self._look(there, one.kind, "", reused)
 
-    def _reject(self, document: Document) -> None:
-        reason = "not-converted" if document.status not in CONVERTED else "no-text"
-        self.rejects.append({"doc_id": document.doc_id, "task": "", "reason": reason, "detail": document.status})
+    def _look(self, filed: list[Filed], kind: str, group: str, reused: bool) -> None:
+        """File the units of a pack, and have the gates look at it unless they have."""
+        seen = reused and self.scanner.has(filed[0].name)
+        self.worker.look(filed[0].name)
+        self._file(filed, kind, group, reused, seen)
 
-    def _count_unit(self, key: str, reused: bool) -> None:
-        self.made += not reused
-        self.reused += reused
-        self.report("unit", kind=UNIT_KIND, key=key, reused=reused)
+    def _file(self, units: Iterable[Filed], kind: str, group: str, reused: bool, seen: bool) -> None:
+        """Take up the rows of units.
 
-    def _speaks_wanted_language(self, document: Document) -> bool:
-        if self.keeper.wanted_language(document.language):
-            return True
-        if not self.keeper.note("language", f"document {document.doc_id}: {document.language}"):
-            return True
-        self.rejects.append({"doc_id": document.doc_id, "task": "", "reason": "language", "detail": document.language})
-        return False
-
-    def _count_scan(self, text_digest: str, keys: list[str], reused: bool) -> None:
-        self.report("unit", kind=scan.KIND, key=self.scanner.key(text_digest, keys), reused=reused)
-
-    def _load(self, key: str) -> list[dict[str, Any]]:
-        return self._unit(key)["rows"]
-
-    def _unit(self, key: str) -> Unit:
-        data = self.units.get(key)
-        if data is None:
-            raise FileNotFoundError(f"unit {self.units.path(key)} vanished during the build")
-        return unpack(data)
-
-    def _take(self, scanned: Scan, kind: str, group: str = "", doc_id: str = "") -> None:
-        self.keeper.take(scanned, doc_id)
-        for key, (shown, _) in scanned.units.items():
-            if shown != key:  # with personal data masked
-                self.report("unit", kind=UNIT_KIND, key=shown, reused=True)
-            unit = self._unit(shown)
-            self.rejects += unit["rejects"]
-            for position, row in enumerate(unit["rows"]):
-                self.entries.append(select.entry(shown, position, row, kind, group or row["split_group"]))
+        Args:
+            group: of the rows' split; "" for each row's own.
+            seen: whether the gates had looked at them before.
+        """
+        for name, parts in groupby(sorted(units, key=lambda filed: filed.name), key=lambda filed: filed.name):
+            found = self.scanner.read(name)
+            self.report("unit", kind=scan.KIND, key=self.scanner.key(name), reused=seen)
+            masked = self.packs.filed(found.shown) if found.shown != name else {}
+            if masked:  # with personal data masked
+                self.report("unit", kind=UNIT_KIND, key=found.shown, reused=True)
+            for made in parts:
+                self.made += not reused
+                self.reused += reused
+                self.report("unit", kind=UNIT_KIND, key=name, reused=reused)
+                filed = masked.get(made.part, made)
+                self.keeper.take(filed.unit, found.parts[filed.part])
+                self.rejects += filed.rejects
+                for position, facts in enumerate(filed.rows):
+                    own = group or facts["split_group"]
+                    self.entries.append(select.entry(filed.unit, position, facts, kind, own))
 
     def _name_apart(self) -> None:
         """Equal rows that are kept (exclude_duplicates off) get ids of their own."""
@@ -227,14 +276,16 @@ class _Build:
             if seen[e.id] > 1:
                 self.entries[i] = dataclasses.replace(e, id=f"{e.id}-{seen[e.id]}")
 
-    def _publish(self, chosen: list[Entry], splits: dict[str, str], reasons: Counter[str]) -> dict[str, Any]:
+    def _publish(self, chosen: list[Entry]) -> dict[str, Any]:
         aside, output = self.work / "assembling", self.work / "output"
         shutil.rmtree(aside, ignore_errors=True)
+        splits, reasons = self.splits, self.rejects.reasons
         leakage = Leakage(self.keeper.near_documents)
-        row_digest, sizes = publish.write_rows(aside, chosen, splits, self._load, leakage)
+        row_digest, sizes = publish.write_rows(aside, chosen, splits, self.packs.rows, leakage)
         publish.write_rejects(aside / "rejects.parquet", self.rejects)
+        self.rejects.close()
         documents = {
-            doc_id: splits.get(self.keeper.clusters.leader(leader), TRAIN)
+            doc_id: splits.get(self._group(doc_id), TRAIN)
             for doc_id, leader in self.leader.items()
             if not self.keeper.in_no_split(leader)
         }
@@ -269,10 +320,3 @@ class _Build:
     def _sources(self, chosen: list[Entry]) -> dict[str, tuple[str, int]]:
         rows = Counter(e.source for e in chosen)
         return {source: (self.licenses.get(source, self.settings.license), n) for source, n in rows.items()}
-
-
-def _count(source: Path) -> int:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(source) as file:
-        return int(file.metadata.num_rows)

@@ -60,6 +60,11 @@ class Finding:
         return {"gate": self.gate, "level": self.level, "found": self.found, "examples": self.examples}
 
 
+def row_name(row_id: str, task: str, doc_ids: Sequence[str]) -> str:
+    """A row as messages name it."""
+    return f"row {row_id} (task {task}, documents {list(doc_ids)})"
+
+
 class GateError(Exception):
     """Rows or documents that must not be published; ``remedy`` says how to build without them."""
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from datasets_build.gates import near
-from datasets_build.gates.base import GATES, Finding, GateError, Level
-from datasets_build.gates.scan import RowScan, Scan
+from datasets_build.gates.base import GATES, Finding, GateError, Level, row_name
+from datasets_build.gates.scan import RowScan, TextScan
 from datasets_build.gates.settings import GatesSettings
+from datasets_build.rejects import Rejects
 from datasets_build.rows import IMPORT_TASK
 from datasets_build.select import Entry, drop_duplicates
 
-Reject = dict[str, Any]
 REMEDY = {
     "schema": "leave the recipe out of dataset.recipes (and report it: a defect), or mend the imported file",
     "whole-answers": "a defect of the recipe: please report it, and leave the recipe out of dataset.recipes meanwhile",
@@ -24,8 +24,8 @@ REMEDY = {
 class Keeper:
     """Takes scans in, then filters entries. Holds a scan per row, no rows."""
 
-    def __init__(self, settings: GatesSettings, exclude_duplicates: bool = True) -> None:
-        self.settings = settings
+    def __init__(self, settings: GatesSettings, rejects: Rejects, exclude_duplicates: bool = True) -> None:
+        self.settings, self.rejects = settings, rejects
         self.exclude_duplicates = exclude_duplicates
         self.findings = {name: Finding(name, self.level(name)) for name in GATES}
         self.scans: dict[tuple[str, int], RowScan] = {}  # (unit, position in it)
@@ -41,14 +41,15 @@ class Keeper:
         keeps = not self.exclude_duplicates and gate not in self.settings.levels
         return "warn" if keeps and gate in ("duplicates", "near-duplicates") else chosen
 
-    def take(self, scan: Scan, doc_id: str = "") -> None:
-        """What was seen of a document or of a chunk of an import."""
-        for shown, found in scan.units.values():
-            self.scans.update({(shown, i): row for i, row in enumerate(found)})
-        if doc_id and scan.signature:
-            self.signatures[doc_id] = scan.signature
-            if scan.hit:
-                self.hits[doc_id] = scan.hit
+    def take(self, unit: str, found: Sequence[RowScan]) -> None:
+        """What was seen of the rows of a unit."""
+        self.scans.update({(unit, i): row for i, row in enumerate(found)})
+
+    def take_document(self, doc_id: str, scan: TextScan) -> None:
+        """What was seen of a document's text."""
+        self.signatures[doc_id] = scan.signature
+        if scan.hit:
+            self.hits[doc_id] = scan.hit
 
     def wanted_language(self, code: str) -> bool:
         """Whether a document in this language is wanted (by pdf2txt's finding, "" where it found none)."""
@@ -61,8 +62,18 @@ class Keeper:
         self.findings[gate].add(what)
         return self.level(gate) == "drop"
 
-    def filter(self, entries: list[Entry], doc_ids: set[str]) -> tuple[list[Entry], list[Reject]]:
-        """The entries that stay, their groups joined where documents are near duplicates; and a reject for others.
+    def filter_documents(self) -> None:
+        """Look for near duplicates among the documents taken: before there are rows, as rows may show several.
+
+        Raises:
+            GateError: a gate at level error found something.
+        """
+        self._near_documents()
+        self._evaluation_documents()
+        self.stop_at_errors()
+
+    def filter(self, entries: list[Entry], doc_ids: Collection[str]) -> list[Entry]:
+        """The entries that stay, their groups joined where imported rows are near duplicates; a reject for others.
 
         Args:
             entries: in order; of near duplicates the first stays.
@@ -71,14 +82,14 @@ class Keeper:
         Raises:
             GateError: a gate at level error found something; all such gates have looked at all rows before.
         """
-        rejects: list[Reject] = []
-        self._near_documents(rejects)
-        self._evaluation_documents(rejects)
-        entries = self._each_row(entries, doc_ids, rejects)
-        entries = self._duplicates(entries, rejects)
-        entries = self._near_rows(entries, rejects)
+        entries = self._each_row(entries, doc_ids)
+        entries = self._duplicates(entries)
+        entries = self._near_rows(entries)
         self.stop_at_errors()
-        return [dataclasses.replace(e, group=self.clusters.leader(e.group)) for e in entries], rejects
+        return [
+            e if (group := self.clusters.leader(e.group)) == e.group else dataclasses.replace(e, group=group)
+            for e in entries
+        ]
 
     def stop_at_errors(self) -> None:
         """Raises:
@@ -102,7 +113,7 @@ class Keeper:
                 warn("warning", message=f"gate {finding.gate}: {finding.found} found{first}")
         return [{**f.to_json(), "level": f.level if f.gate in looked else "off"} for f in self.findings.values()]
 
-    def _each_row(self, entries: list[Entry], doc_ids: set[str], rejects: list[Reject]) -> list[Entry]:
+    def _each_row(self, entries: list[Entry], doc_ids: Collection[str]) -> list[Entry]:
         kept = []
         for e in entries:
             scan = self.scans[e.unit, e.position]
@@ -110,23 +121,25 @@ class Keeper:
             unknown = [d for d in scan.doc_ids if d not in doc_ids]
             if unknown:
                 reasons.append(("evidence", f"comes from a document that is not in the input: {unknown[0]}"))
-            if any(d in self.dropped_documents for d in scan.doc_ids):
-                continue  # its document's reject says why
             if scan.hit and self.level("decontamination") != "off":
                 reasons.append(("decontamination", scan.hit))
             if not self.wanted_language(scan.language):
                 reasons.append(("language", scan.language))
             if scan.pii and self.level("pii") != "off":
-                reasons.append(("pii", ", ".join(f"{n} {kind}" for kind, n in sorted(scan.pii.items()))))
-            drops = [(gate, what) for gate, what in reasons if self.note(gate, f"{scan.name}: {what}")]
+                reasons.append(("pii", ", ".join(f"{n} {kind}" for kind, n in scan.pii)))
+            drops = [
+                (gate, what)
+                for gate, what in reasons
+                if self.note(gate, f"{row_name(e.id, e.task, scan.doc_ids)}: {what}")
+            ]
             if drops:
                 gate, what = drops[0]
-                rejects.append(_reject(e, gate, f"row {e.id}: {what}"))
+                self._reject(e, gate, f"row {e.id}: {what}")
             else:
                 kept.append(e)
         return kept
 
-    def _near_documents(self, rejects: list[Reject]) -> None:
+    def _near_documents(self) -> None:
         level = self.level("near-duplicate-documents")
         if level == "off":
             return
@@ -136,32 +149,31 @@ class Keeper:
         )
         for a, b, similarity in pairs:
             detail = f"{similarity:.0%} like {ids[a]}"
-            self.clusters.join(ids[a], ids[b])
             if self.note("near-duplicate-documents", f"document {ids[b]}: {detail}"):
                 self.dropped_documents.add(ids[b])
-                rejects.append({"doc_id": ids[b], "task": "", "reason": "near-duplicate-document", "detail": detail})
+                self._reject_document(ids[b], "near-duplicate-document", detail)
             else:
+                self.clusters.join(ids[a], ids[b])
                 self.near_documents.append((ids[a], ids[b]))
 
-    def _evaluation_documents(self, rejects: list[Reject]) -> None:
+    def _evaluation_documents(self) -> None:
         """Documents that hold evaluation text: their other windows stay, training on their text does not."""
         for doc_id, hit in self.hits.items() if self.level("decontamination") == "drop" else ():
-            detail = f"left out of training on text: {hit}"[:400]
-            rejects.append({"doc_id": doc_id, "task": "", "reason": "decontamination", "detail": detail})
+            self._reject_document(doc_id, "decontamination", f"left out of training on text: {hit}"[:400])
 
     def in_no_split(self, doc_id: str) -> bool:
         """Whether a document is left out as a whole: its text is in neither split."""
         return doc_id in self.dropped_documents or (doc_id in self.hits and self.level("decontamination") == "drop")
 
-    def _duplicates(self, entries: list[Entry], rejects: list[Reject]) -> list[Entry]:
+    def _duplicates(self, entries: list[Entry]) -> list[Entry]:
         kept, duplicates = drop_duplicates(entries)
         dropped = [self.note("duplicates", f"{r['doc_id']}, task {r['task']}: {r['detail']}") for r in duplicates]
         if all(dropped):
-            rejects += duplicates
+            self.rejects += duplicates
             return kept
         return entries
 
-    def _near_rows(self, entries: list[Entry], rejects: list[Reject]) -> list[Entry]:
+    def _near_rows(self, entries: list[Entry]) -> list[Entry]:
         level = self.level("near-duplicates")
         if level == "off":
             return entries
@@ -172,13 +184,15 @@ class Keeper:
             detail = f"row {second.id}: question and answer {similarity:.0%} like row {first.id}"
             if self.note("near-duplicates", detail):
                 dropped.add(b)
-                rejects.append(_reject(second, "near-duplicate", detail))
+                self._reject(second, "near-duplicate", detail)
             elif first.task == second.task == IMPORT_TASK:
                 # Or one would be trained on and the other measured. Documents are joined by their texts: that two
                 # have a sentence in common makes them no duplicates.
                 self.clusters.join(first.group, second.group)
         return [e for i, e in enumerate(entries) if i not in dropped]
 
+    def _reject(self, e: Entry, reason: str, detail: str) -> None:
+        self.rejects.append({"doc_id": e.source, "task": e.task, "reason": reason, "detail": detail[:400]})
 
-def _reject(e: Entry, reason: str, detail: str) -> Reject:
-    return {"doc_id": e.source, "task": e.task, "reason": reason, "detail": detail[:400]}
+    def _reject_document(self, doc_id: str, reason: str, detail: str) -> None:
+        self.rejects.append({"doc_id": doc_id, "task": "", "reason": reason, "detail": detail})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from datasets_build.gates.base import Finding, GateError
+from datasets_build.gates.base import Finding, GateError, row_name
 from datasets_build.rows import Row
 
 
@@ -20,11 +20,11 @@ class Leakage:
     def check(self, row: Row, split: str) -> None:
         """Look at a row that is about to be written."""
         if row["id"] in self.ids:
-            self.finding.add(f"{describe(row)}: id occurs twice")
+            self.finding.add(f"{_describe(row)}: id occurs twice")
         self.ids.add(row["id"])
         for group in dict.fromkeys((row["split_group"], *row["doc_ids"])):
             if self.split_of.setdefault(group, split) != split:
-                self.finding.add(f"{describe(row)}: {group} is in both splits")
+                self.finding.add(f"{_describe(row)}: {group} is in both splits")
 
     def finish(self) -> None:
         """After the last row.
@@ -40,6 +40,5 @@ class Leakage:
             raise GateError("split-leakage", self.finding.found, self.finding.examples, remedy)
 
 
-def describe(row: Row) -> str:
-    """A row as messages name it."""
-    return f"row {row.get('id')} (task {row.get('task')}, documents {row.get('doc_ids')})"
+def _describe(row: Row) -> str:
+    return row_name(row["id"], row["task"], row["doc_ids"])

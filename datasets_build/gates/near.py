@@ -23,6 +23,7 @@ LONG_INSTRUCTION = 2000  # characters of an imported instruction; a longer one h
 ASKING_WORDS = 40  # of the line that asks
 CONTEXT = 200  # characters of an instruction beside its question that are a text
 _SURE = 0.98  # chance that a pair at the threshold is looked at
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _CROWD = 200  # of those that share a band, at most so many are compared
 _WORD = re.compile(r"\w+")
 
@@ -99,10 +100,10 @@ def near_pairs(signatures: Sequence[bytes], threshold: float, *, leave_out: bool
     if not signatures:
         return
     table = np.frombuffer(b"".join(signatures), dtype="<u4").reshape(len(signatures), PERMUTATIONS)
-    count, size = bands(threshold)
-    buckets: dict[bytes, list[int]] = defaultdict(list)
-    for i, signature in enumerate(table):
-        keys = [bytes([b]) + signature[b * size : (b + 1) * size].tobytes() for b in range(count)]
+    hashes, shared = _bands(table, threshold)
+    buckets: dict[int, list[int]] = defaultdict(list)
+    for i in np.flatnonzero(shared.any(axis=1)).tolist():
+        signature, keys = table[i], hashes[i, shared[i]].tolist()
         candidates = sorted({j for key in keys if key in buckets for j in buckets[key][:_CROWD]})
         found = None
         if candidates:
@@ -115,6 +116,21 @@ def near_pairs(signatures: Sequence[bytes], threshold: float, *, leave_out: bool
         if not (found and leave_out):
             for key in keys:
                 buckets[key].append(i)
+
+
+def _bands(table: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """A hash of each band of each signature, and whether another signature has it too: (texts, bands) both."""
+    count, size = bands(threshold)
+    hashes = np.empty((len(table), count), np.uint64)
+    shared = np.empty((len(table), count), bool)
+    for b in range(count):
+        total = np.full(len(table), b + 1, np.uint64)
+        for column in table[:, b * size : (b + 1) * size].T:
+            total = (total ^ column) * _FACTOR
+            total ^= total >> np.uint64(29)
+        _, at, times = np.unique(total, return_inverse=True, return_counts=True)
+        hashes[:, b], shared[:, b] = total, times[at] > 1
+    return hashes, shared
 
 
 class Clusters:

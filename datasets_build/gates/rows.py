@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from datasets_build.rows import COLUMNS, FROM_DOCUMENT, Row, arrow_schema
+from datasets_build.rows import COLUMNS, FROM_IMPORT, PLANTED, Row, arrow_schema
 
 Problem = tuple[str, str]  # (gate, what is wrong)
 
@@ -17,7 +17,11 @@ def problems(row: Row, max_tokens: int) -> Iterator[Problem]:
         return
     if not 0 < row["n_tokens"] <= max_tokens:
         yield "whole-answers", f"{row['n_tokens']} tokens, the window has {max_tokens}"
-    if row["answer_source"] == FROM_DOCUMENT:
+    if row["answer_source"] == PLANTED:
+        # Its answer stands in no document: the only evidence is the context itself.
+        if row["evidence"] or row["output"] not in row["instruction"]:
+            yield "evidence", "an answer that was not put into the context, or evidence for one that was"
+    elif row["answer_source"] != FROM_IMPORT:
         cited = {e["doc_id"] for e in row["evidence"]}
         if not cited or not cited <= set(row["doc_ids"]):
             yield "evidence", "no evidence, or evidence from another document"

@@ -38,7 +38,9 @@ def abstract(reading: Reading, rng: Random) -> Iterator[Found]:
         yield Reject("abstract-without-text", f"{words} words of {words + rest}")
         return
     evidence = tuple((p.index, "") for p in members)
-    yield Candidate(rng.choice(QUESTIONS), text, evidence, hides=frozenset(hidden), whole=True)
+    yield Candidate(
+        rng.choice(QUESTIONS), text, evidence, hides=frozenset(hidden), whole=True, scopes=("title", "author", "number")
+    )
 
 
 def _under_heading(reading: Reading) -> tuple[Passage | None, list[Passage], str] | None:

@@ -73,7 +73,7 @@ def acronym(reading: Reading, rng: Random) -> Iterator[Found]:
             yield Reject("ambiguous-acronym", f"{short}: {' | '.join(sorted(meanings[short]))}")
             continue
         passage, phrase = next(iter(meanings[short].values()))
-        yield Candidate(question, phrase, ((passage.index, phrase),), distinct=True)
+        yield Candidate(question, phrase, ((passage.index, phrase),), distinct=True, keys=(short,))
 
 
 def _compared(phrase: str) -> str:

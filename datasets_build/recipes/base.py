@@ -13,13 +13,16 @@ from random import Random
 
 from datasets_build.reading import Reading
 
+SCOPES = ("title", "author", "opening", "sentence", "number")
+
 
 @dataclass(frozen=True)
 class Candidate:
     """A question about a document, before it has a window.
 
     ``evidence`` are (passage index, part of its text; "" for all of it). The window always holds ``needs``
-    and the evidence, except what it ``hides``.
+    and the evidence, except what it ``hides``. Beside other documents the question is about one of them: it
+    says which (``scopes``), or needs not, where it quotes ``keys`` that stand in none of the others.
     """
 
     question: str
@@ -29,6 +32,9 @@ class Candidate:
     hides: frozenset[int] = frozenset()
     whole: bool = False  # can be answered only from the whole document
     distinct: bool = False  # a second row with this answer would teach nothing
+    keys: tuple[str, ...] = ()  # parts of the question that tell the place
+    scopes: tuple[str, ...] = SCOPES  # how the question may name its document
+    plants: tuple[str, ...] = ()  # sentences put into the context; the answer stands in the first
 
     def span(self) -> tuple[int, int]:
         """First and last passage that the window has to hold."""
@@ -62,16 +68,17 @@ class Recipe:
     name: str
     version: int
     find: Finder
+    several: bool  # its questions are asked beside other documents only
 
 
 RECIPES: dict[str, Recipe] = {}
 
 
-def recipe(name: str, version: int) -> Callable[[Finder], Finder]:
+def recipe(name: str, version: int, several: bool = False) -> Callable[[Finder], Finder]:
     """Register a function as the recipe ``name``."""
 
     def register(find: Finder) -> Finder:
-        RECIPES[name] = Recipe(name, version, find)
+        RECIPES[name] = Recipe(name, version, find, several)
         return find
 
     return register

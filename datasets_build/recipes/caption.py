@@ -50,4 +50,5 @@ def caption(reading: Reading, rng: Random) -> Iterator[Found]:
         elif not MIN_WORDS <= len(text.split()) <= MAX_WORDS:
             yield Reject("caption-length", f"{label}: {len(text.split())} words")
         else:
-            yield Candidate(question, label if ask_label else text, ((passage.index, ""),))
+            keys = (text,) if ask_label else ()
+            yield Candidate(question, label if ask_label else text, ((passage.index, ""),), keys=keys)

@@ -44,6 +44,6 @@ def continuation(reading: Reading, rng: Random) -> Iterator[Found]:
             continue
         some = True
         evidence = ((passage.index, f"{first} {second}"),)
-        yield Candidate(phrase.format(sentence=given), answer, evidence)
+        yield Candidate(phrase.format(sentence=given), answer, evidence, keys=(given,))
     if not some:
         yield Reject("no-sentence-pair")

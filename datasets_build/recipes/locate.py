@@ -41,4 +41,5 @@ def locate(reading: Reading, rng: Random) -> Iterator[Found]:
             part.name,
             ((sentence.passage, sentence.text), (part.heading.index, "")),
             needs=tuple(others[:1]),
+            keys=(sentence.text,),
         )

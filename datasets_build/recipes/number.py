@@ -65,8 +65,13 @@ def number(reading: Reading, rng: Random) -> Iterator[Found]:
         some = True
         value = match.group()
         gap = sentence[: match.start()] + BLANK + sentence[match.end() :]
+        # Beside other documents the gap is told by the words around it.
+        around = max(sentence[: match.start()], sentence[match.end() :], key=len).strip()
         yield Candidate(
-            phrase.format(value=value, gap=gap), value if ask_gap else sentence, ((passage.index, sentence),)
+            phrase.format(value=value, gap=gap),
+            value if ask_gap else sentence,
+            ((passage.index, sentence),),
+            keys=(around if ask_gap else value,),
         )
     if not some:
         yield Reject("no-unique-number")

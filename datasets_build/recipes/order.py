@@ -44,6 +44,8 @@ def order(reading: Reading, rng: Random) -> Iterator[Found]:
                 given = given[1:] + given[:1]
             items = "\n".join(f"- {s.text}" for s in given)
             answer = "\n".join(s.text for s in right)
-            return Candidate(question.format(items=items), answer, tuple((s.passage, s.text) for s in right))
+            evidence = tuple((s.passage, s.text) for s in right)
+            keys = tuple(s.text for s in right)
+            return Candidate(question.format(items=items), answer, evidence, keys=keys)
 
         yield FromWindow(anchor.index, make)

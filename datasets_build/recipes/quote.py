@@ -46,6 +46,6 @@ def quote(reading: Reading, rng: Random) -> Iterator[Found]:
         if not reading.unique(words) or set(words) & set('“”"'):
             continue
         some = True
-        yield Candidate(phrase.format(words=words), text, ((passage.index, "" if whole else text),))
+        yield Candidate(phrase.format(words=words), text, ((passage.index, "" if whole else text),), keys=(words,))
     if not some:
         yield Reject("no-unique-sentence")

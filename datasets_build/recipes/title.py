@@ -20,22 +20,36 @@ QUESTIONS = (
 @recipe("title", version=1)
 def title(reading: Reading, rng: Random) -> Iterator[Found]:
     """One question where exactly one title stands on the first page that has one."""
+    found = _title(reading)
+    if isinstance(found, Reject):
+        yield found
+    else:
+        passage, name = found
+        scopes = ("author", "sentence", "number")
+        yield Candidate(rng.choice(QUESTIONS), name, ((passage.index, ""),), scopes=scopes)
+
+
+def title_of(reading: Reading) -> tuple[Passage, str] | None:
+    """The title's passage and text, where there is one and no more."""
+    found = _title(reading)
+    return None if isinstance(found, Reject) else found
+
+
+def _title(reading: Reading) -> tuple[Passage, str] | Reject:
     titles = [p for p in reading.passages if p.kind == "title"]
     if not titles:
-        yield Reject("no-title")
-        return
+        return Reject("no-title")
     pages = [reading.evidence(p.index)[0]["page"] for p in titles]
     first = [p for p, page in zip(titles, pages, strict=True) if page == pages[0]]
     # The label that forms, cover sheets and plain-text headers put before a title is no part of it.
     name = re.sub(r"^Title:\s+", "", plain_name(first[0].text))
     if len(first) > 1:
-        yield Reject("ambiguous-title", " | ".join(p.text[:60] for p in first))
-    elif _is_broken(reading, first[0]):
-        yield Reject("broken-title", f"{name[:80]} ...")
-    elif not (2 <= len(name.split()) <= 40 and sum(c.isalpha() for c in name) >= 6):
-        yield Reject("no-title", name[:80])
-    else:
-        yield Candidate(rng.choice(QUESTIONS), name, ((first[0].index, ""),))
+        return Reject("ambiguous-title", " | ".join(p.text[:60] for p in first))
+    if _is_broken(reading, first[0]):
+        return Reject("broken-title", f"{name[:80]} ...")
+    if not (2 <= len(name.split()) <= 40 and sum(c.isalpha() for c in name) >= 6):
+        return Reject("no-title", name[:80])
+    return first[0], name
 
 
 def _is_broken(reading: Reading, title: Passage) -> bool:

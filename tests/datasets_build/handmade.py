@@ -76,6 +76,11 @@ def paper(topic: str, boxes: bool = True) -> Document:
             ("caption", f"Figure 1: Boards used for {topic} in each of the nine workshops."),
             (
                 "text",
+                f"Many of them keep a tool wall, a plain board on which each tool for {topic} has its own outline. "
+                "The tool wall tells at a glance what is missing at the end of the day (Example, 1990).",
+            ),
+            (
+                "text",
                 f"Glue was made on the day and thrown away at night in all but one case of {topic}. "
                 f"In that case the master claimed that old glue taught apprentices patience with {topic}.",
             ),
@@ -95,7 +100,8 @@ def paper(topic: str, boxes: bool = True) -> Document:
                 f"We hope that other observers of {topic} will write down what they do not understand.",
             ),
             ("heading", "References"),
-            ("reference", f"Example, A. (1990). Notes on {topic}. Example Press."),
+            ("reference", f"Example, A. (1990). Notes on {topic} in the valley. Example Press."),
+            ("reference", f"Sample, B. (1994). What {topic} owes to rivers. Sample Books."),
         ],
         name=f"{topic}.pdf",
         boxes=boxes,
@@ -110,8 +116,7 @@ def write_input(folder: Path, documents: list[Document]) -> Path:
 
 
 class KillingUnits(Units):
-    """Units whose user is killed, as the kernel does when memory runs out."""
+    """Units that kill the process they are sent to, as the kernel does when memory runs out."""
 
-    def path(self, key: str) -> Path:
+    def __setstate__(self, state: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
-        return super().path(key)

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from datasets_build.gates import decontaminate, near, pii
 from datasets_build.gates.base import GATES, GateError
 from datasets_build.gates.leakage import Leakage
+from datasets_build.gates.rows import problems
 from datasets_build.gates.settings import KINDS, GatesSettings
+from datasets_build.rows import PLANTED, make_row
 from datasets_build.settings import DatasetSettings
 from pdf2txt.errors import UserError
 from pdf2txt.units import Units
@@ -111,7 +113,12 @@ def test_a_rebuild_looks_at_new_rows_only(build) -> None:
         return [f["reused"] for e, f in built.events if e == "unit" and f["kind"] == "gates"]
 
     assert not any(looks(build([paper(t) for t in TOPICS[:3]], recipes=["title"], work="a")))
-    assert sorted(looks(build([paper(t) for t in TOPICS[:4]], recipes=["title"], work="b"))) == [False] + [True] * 3
+    # Of each document, a look at its text and one at its rows.
+    again = looks(build([paper(t) for t in TOPICS[:4]], recipes=["title"], work="b"))
+    assert sorted(again) == [False] * 2 + [True] * 6
+    # Gates that look for something else look again, at rows that are there.
+    other = build([paper(t) for t in TOPICS[:4]], recipes=["title"], gates={"pii": ["email"]}, work="c")
+    assert sorted(looks(other)) == [False] * 4 + [True] * 4 and not other.metrics["units_made"]
 
 
 def _nearly(topic: str):
@@ -144,6 +151,31 @@ def test_near_duplicate_documents(build, level: str) -> None:
             groups = {r["split_group"] for r in built.rows() if r["doc_ids"][0] in pair}
             assert groups == {pair[0]}
             assert gate(built, "near-duplicate-documents")["found"] == 1
+
+
+def test_near_duplicate_documents_are_no_company(build) -> None:
+    """Beside its near duplicate, a question about a document would have two answers."""
+    one, other = _nearly("glazing")
+    documents = [one, other, *(paper(t) for t in ("joinery", "basketry", "thatching"))]
+    pair = {one.doc_id, other.doc_id}
+    built = build(documents, recipes=["quote", "which_document"], lengths=[{"tokens": 1000}], max_tokens=1024)
+    shown = [set(row["doc_ids"]) for row in built.rows()]
+    assert max(map(len, shown)) > 1 and not any(pair <= ids for ids in shown)
+    assert any(pair & ids for ids in shown)
+    splits = json.loads((built.output / "splits.json").read_text())
+    for split in ("train", "validation"):
+        assert all(splits[d] == split for row in built.rows(split) for d in row["doc_ids"])
+
+
+def test_a_planted_answer_stands_in_its_context_and_has_no_evidence() -> None:
+    row = make_row(
+        instruction="The code is 77. What is the code?", output="77", task="needle", n_tokens=9, source_sha256="0",
+        license="unknown", answer_source=PLANTED, split_group="a", doc_ids=("a", "b"),
+    )  # fmt: skip
+    assert not list(problems(row, 100))
+    for wrong in ({"output": "78"}, {"evidence": [{"doc_id": "a", "page": 1, "box": None}]}):
+        assert [gate for gate, _ in problems({**row, **wrong}, 100)] == ["evidence"]
+    assert [gate for gate, _ in problems({**row, "answer_source": "teacher:m"}, 100)] == ["evidence"]
 
 
 def test_leakage_names_the_rows() -> None:

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 
 from datasets_build.reading import Reading, fold, key_name
 from datasets_build.recipes import RECIPES, Candidate, FromWindow, Reject
+from datasets_build.recipes.about import topics_of
 from datasets_build.recipes.acronym import long_form
 from datasets_build.recipes.number import mentions
+from datasets_build.recipes.reference import citations, entries_of
 from datasets_build.sentences import can_stand_alone, split_sentences
 
 
@@ -54,6 +56,10 @@ def test_every_recipe_finds_something_and_it_stands_in_the_document(recipe: str,
     candidates, rejects = found(document, recipe)
     assert candidates, rejects
     for c in candidates:
+        if c.plants:
+            assert c.answer in c.plants[0] and not c.evidence
+            continue
+        assert c.evidence
         assert all(fold(line) in fold(document.text) for line in c.answer.splitlines())
         for passage, text in c.evidence:
             for place in Reading(document).evidence(passage, text):
@@ -222,6 +228,7 @@ def test_splitting_loses_nothing(text: str) -> None:
         "An open bracket (that is never closed makes this one unfit.",
         "She said that it was enough, and they have gone home of late.'",
         "1 2 3 4 5 6 7 8 9 10 11 12 13.",
+        "Tools have been developed to facilitate the analyses of all (Example, 2016). boxes is a package of them.",
     ],
 )
 def test_unfit_sentences(text: str) -> None:
@@ -247,3 +254,79 @@ def test_text_without_empty_lines_needs_little_memory() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 30 * len(text)
+
+
+def _paper_with(*entries: str, text: str = "") -> Reading:
+    kinds = [("heading", "Introduction"), ("text", text or "Nothing is cited here at all."), ("heading", "References")]
+    return Reading(make_document([*kinds, *(("reference", entry) for entry in entries)]))
+
+
+@pytest.mark.parametrize(
+    ("entry", "surname", "year", "title"),
+    [
+        ("Lee, A. B., & Ray, C. (2019). On glazing of bowls. Pots, 3(1), 5–9.", "Lee", "2019", "On glazing of bowls"),
+        ("de Vries, S. (2020a). Glue: A history of it. Glue Press.", "de Vries", "2020a", "Glue: A history of it"),
+        ("Prudencio-Vázquez, J. (2021). Who carves spoons? Wood, 7.", "Prudencio-Vázquez", "2021", "Who carves spoons"),
+        (
+            "Ray, C. (2018). Baskets in R, version 2.1 and later. https://doi.org/10.1000/xyz123",
+            "Ray", "2018", "Baskets in R, version 2.1 and later",
+        ),
+        ("[7] Lee, A. (2019). On the glazing of bowls. Pots.", "Lee", "2019", "On the glazing of bowls"),
+    ],
+)  # fmt: skip
+def test_entries_of_a_bibliography(entry: str, surname: str, year: str, title: str) -> None:
+    (found,) = entries_of(_paper_with(entry))
+    assert (found.surname, found.year, found.title.rstrip("?")) == (surname, year, title)
+    assert found.text == entry
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        ["Lee, A. (2019). On the glazing of bowls. Pots, 3(1), 5–9. https://doi.org/10."],  # cut off
+        ["Lee, A. (2019). On the glazing of bowls. Pots. https://doi.org/10. 1000/xyz123"],  # broken
+        ["Lee, A. (2019). On the glazing of bowls. Pots,", "3(1), 5–9."],  # goes on in the next passage
+        ["Lee, A. (n.d.). On the glazing of bowls. Pots."],
+        ["Becke, A. D. (1993). The theory of bowls. III. The role of exact glazing. Pots."],  # title with stops
+        ["Lee, A. (2019). Bowls. Pots."],  # no telling title
+    ],
+)
+def test_entries_that_may_be_no_whole_ones_are_left_alone(entries: list[str]) -> None:
+    assert not entries_of(_paper_with(*entries))
+
+
+def test_citations_are_of_author_and_year() -> None:
+    entry = "Lee, A. B., & Ray, C. (2019). On the glazing of bowls. Pots, 3(1), 5–9."
+    sentences = [
+        "The glazing of bowls is as old as the bowls themselves (Lee & Ray, 2019).",
+        "That it need not be so has been shown by Lee and Ray (2019) in a large study.",
+        "Others (Ray & Lee, 2019) have held that glazing is much younger than the bowls.",
+        "A second study came to another result some years later (Lee & Ray, 2019a; Lee, 2021).",
+    ]
+    reading = _paper_with(entry, text=" ".join(sentences))
+    (found,) = entries_of(reading)
+    assert [(s.text, cite) for s, cite in citations(reading, found)] == [
+        (sentences[0], "Lee & Ray (2019)"), (sentences[1], "Lee and Ray (2019)"),
+    ]  # fmt: skip
+
+
+def test_topics_are_whole_words_of_one_paragraph() -> None:
+    document = make_document(
+        [
+            ("text", "Undergraduate students carve spoons. Undergraduate students carve bowls of river ash too."),
+            ("text", "River ash is a hard wood. Nobody who has worked with river ash will forget it."),
+            ("text", "A sharp knife helps. With a sharp knife, the whole work is done before the evening."),
+        ]
+    )
+    reading = Reading(document)
+    assert [topics_of(p, reading) for p in reading.passages] == [
+        ["Undergraduate students carve"], [], ["sharp knife"],
+    ]  # fmt: skip
+
+
+def test_needles_are_told_apart_by_their_owner_alone() -> None:
+    for seed in range(30):
+        for c in found(paper("joinery"), "needle", seed)[0][:3]:
+            assert c.answer in c.plants[0] and not any(c.answer in other for other in c.plants[1:])
+            assert len(c.keys) == len(c.plants) and c.keys[0] in c.question
+            assert all(owner in plant for owner, plant in zip(c.keys, c.plants, strict=True))

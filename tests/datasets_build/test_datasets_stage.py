@@ -11,18 +11,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from handmade import TOPICS, KillingUnits, make_document, paper
+from handmade import TOPICS, KillingUnits, make_document, paper, write_input
 
 from datasets_build.__main__ import main
 from datasets_build.build import Job
-from datasets_build.pool import Worker, documents_units
+from datasets_build.corpus import Corpus
+from datasets_build.gates.scan import Scanner
+from datasets_build.gates.settings import GatesSettings
+from datasets_build.packs import Packs
+from datasets_build.pool import Share, Task, Worker, make_units
 from datasets_build.rows import COLUMNS
-from datasets_build.select import Entry, divide, sample
+from datasets_build.select import divide_documents
 from datasets_build.settings import DatasetSettings
 from datasets_build.stage import identity
 from datasets_build.view import diff, format_row, rows
 from pdf2txt.errors import UserError
 from pdf2txt.schema import Document
+from pdf2txt.units import Units
 
 
 def test_load_dataset_opens_the_output(build, tmp_path: Path) -> None:
@@ -111,19 +116,23 @@ def test_a_kill_in_the_middle_changes_nothing(build, monkeypatch) -> None:
 
 
 def test_workers_give_the_same_rows(build) -> None:
-    here = build(work="a", recipes=["quote"])
-    for unit in (here.output.parent.parent / "units" / "rows").iterdir():
+    settings = {"recipes": ["quote"], "lengths": [{"tokens": 1000}], "per_document": 2}
+    here = build(work="a", **settings)
+    for unit in (here.output.parent.parent / "units").glob("*/*"):
         unit.unlink()
-    there = build(work="b", recipes=["quote"], workers=2)
+    there = build(work="b", workers=2, **settings)
     assert there.metrics["row_digest"] == here.metrics["row_digest"]
     assert not any(there.reused())
 
 
 def test_a_killed_worker_is_an_error_with_a_remedy(tmp_path: Path) -> None:
+    corpus = Corpus(write_input(tmp_path, [paper(t) for t in TOPICS]) / "documents.parquet")
     job = Job(DatasetSettings(recipes=["title"]), "digest")  # type: ignore[list-item]
-    worker = Worker(job, tmp_path, KillingUnits(tmp_path, "rows"))
+    packs = Packs(KillingUnits(tmp_path, "rows"))
+    worker = Worker(job, tmp_path, packs, corpus, Scanner(GatesSettings(), 1024, packs, Units(tmp_path, "gates")))
+    tasks = [Task(k, (Share("0" * 64, ("title",), ()),)) for k in corpus.known()]
     with pytest.raises(UserError, match="one of 2 worker processes was killed") as caught:
-        list(documents_units([paper(t) for t in TOPICS], worker, 2))
+        list(make_units(tasks, worker, 2))
     assert "dataset.workers lower than 2" in caught.value.remedy
 
 
@@ -177,40 +186,13 @@ def test_gates_name_the_row(build, monkeypatch) -> None:
     assert "dataset.recipes" in caught.value.remedy
 
 
-def _entries(kinds: dict[str, int], task: str = "quote") -> list[Entry]:
-    return [
-        Entry("unit", i, f"{doc}-{i}", task, "long", doc, doc, f"{doc}{i}", 10, 100)
-        for doc, n in kinds.items()
-        for i in range(n)
-    ]
-
-
 def test_split_takes_whole_documents_near_the_share() -> None:
-    entries = _entries({f"d{i}": 10 for i in range(20)})
+    rows = Counter({f"d{i}": 10 for i in range(20)})
     for seed in range(5):
-        splits = divide(entries, DatasetSettings(seed=seed, validation_share=0.2))
+        splits = divide_documents(rows, DatasetSettings(seed=seed, validation_share=0.2))
         assert Counter(splits.values()) == {"train": 16, "validation": 4}
     # One large document never swallows the training set; one of two is held out.
-    assert Counter(divide(_entries({"a": 100, "b": 6}), DatasetSettings()).values()) == {
-        "train": 1,
-        "validation": 1,
-    }
-    assert divide(_entries({"a": 100, "b": 6}), DatasetSettings())["b"] == "validation"
-
-
-def test_mix_gives_every_task_and_document_its_turn() -> None:
-    entries = _entries({"a": 100, "b": 5}) + _entries({"a": 30, "b": 30}, task="title")
-    chosen = sample(
-        entries,
-        {"a": "train", "b": "train"},
-        DatasetSettings(validation_share=0, mix={"long": 20}),  # type: ignore[arg-type]
-    )
-    assert Counter((e.task, e.source) for e in chosen) == {
-        ("quote", "a"): 5,
-        ("quote", "b"): 5,
-        ("title", "a"): 5,
-        ("title", "b"): 5,
-    }
+    assert divide_documents(Counter(a=100, b=6), DatasetSettings()) == {"a": "train", "b": "validation"}
 
 
 def test_settings_refuse_what_they_do_not_know() -> None:

@@ -74,7 +74,7 @@ def _long_reading(boxes: bool) -> Reading:
 def test_rows_of_any_window(measure: Measure, max_tokens: int, fill: float, seed: int, boxes: bool) -> None:
     reading = _long_reading(boxes)
     chosen = DatasetSettings(max_tokens=max_tokens, fill=fill, seed=seed)
-    builder = Builder(reading, measure, chosen)
+    builder = Builder.of(reading, measure, chosen)
     texts = [p.text for p in reading.passages]
     for recipe in RECIPES:
         unit = builder.unit(recipe, 2)
@@ -88,6 +88,9 @@ def test_rows_of_any_window(measure: Measure, max_tokens: int, fill: float, seed
             seen = fold(instruction)
             if recipe != "abstract":
                 assert all(fold(line) in seen for line in output.splitlines())
+            if row["answer_source"] == "planted":
+                assert instruction.count(output) == 1 and not row["evidence"]
+                continue
             # Whole passages, contiguous: the joined run stands in the instruction.
             shown = [i for i, text in enumerate(texts) if f"\n\n{text}" in f"\n\n{instruction}"]
             run = range(shown[0], shown[-1] + 1)
@@ -97,10 +100,10 @@ def test_rows_of_any_window(measure: Measure, max_tokens: int, fill: float, seed
 
 def test_whole_document_recipe_skips_a_long_document(measure: Measure) -> None:
     document = paper("joinery")
-    unit = Builder(Reading(document), measure, DatasetSettings(max_tokens=300)).unit("abstract", 6)
+    unit = Builder.of(Reading(document), measure, DatasetSettings(max_tokens=300)).unit("abstract", 6)
     assert not unit["rows"]
     assert [r["reason"] for r in unit["rejects"]] == ["document-too-long"]
-    whole = Builder(Reading(document), measure, DatasetSettings(max_tokens=2048)).unit("abstract", 6)
+    whole = Builder.of(Reading(document), measure, DatasetSettings(max_tokens=2048)).unit("abstract", 6)
     (row,) = whole["rows"]
     assert row["output"] not in row["instruction"]
     assert "Abstract" not in row["instruction"].split("\n\n")
@@ -109,7 +112,7 @@ def test_whole_document_recipe_skips_a_long_document(measure: Measure) -> None:
 def test_evidence_larger_than_the_window_is_a_reject(measure: Measure) -> None:
     sentence = "This sentence is repeated with number {} until the paragraph is far too long for it."
     document = make_document([("text", " ".join(sentence.format(i) for i in range(60)))])
-    unit = Builder(Reading(document), measure, DatasetSettings(max_tokens=200)).unit("continuation", 3)
+    unit = Builder.of(Reading(document), measure, DatasetSettings(max_tokens=200)).unit("continuation", 3)
     assert not unit["rows"]
     assert unit["rejects"][0]["reason"] == "evidence-too-long"
 

@@ -19,7 +19,7 @@ from pdf2txt.layout import Detection
 from pdf2txt.layout.regions import order_regions
 from pdf2txt.order import read_order
 from pdf2txt.repair import repair
-from pdf2txt.schema import Document, read_documents, write_documents
+from pdf2txt.schema import Document, Page, read_documents, write_documents
 from pdf2txt.spans import Line
 from pdf2txt.units import Units, digest
 
@@ -140,3 +140,16 @@ def test_hyphens_that_no_word_of_the_document_decides():
     broken = (("as-", "sume"), ("so-", "lution"), ("ten-", "sion"), ("pre-", "vious"), ("empha-", "sized"))
     for left, right in (*broken, ("thresh-", "old"), ("cor-", "related")):
         assert join(f"we {left}", right, nothing) == (f"we {left[:-1]}", "")
+
+
+def test_small_documents_share_row_groups(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    page = Page(1, 0.0, 0.0, 0, "text-layer", 1.0, 0, 2)
+    documents = [
+        Document(f"{i:064}", "a.txt", "ok", f"{i} " * (200_000 if i == 50 else 1), "en", (page,)) for i in range(99)
+    ]
+    assert write_documents(tmp_path / "d.parquet", documents) == 99
+    assert list(read_documents(tmp_path / "d.parquet")) == documents
+    metadata = pq.read_metadata(tmp_path / "d.parquet")
+    assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [50, 1, 48]

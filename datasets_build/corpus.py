@@ -1,0 +1,114 @@
+"""The documents of a build: what is known of each without its text in memory, and each one's reading on demand."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from datasets_build.fingerprint import content_digest
+from datasets_build.measure import Measure
+from datasets_build.reading import Reading, fold
+from pdf2txt.schema import CONVERTED, Document
+from pdf2txt.units import digest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CACHE_CHARS = 4_000_000  # of text whose readings are kept: neighbours are asked for again at once
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A document by reference. Some hundred bytes, so that a corpus of millions is no matter."""
+
+    doc_id: str
+    status: str
+    content: str  # `fingerprint.content_digest`
+    text: str  # equal for documents with the same text but for case and white space
+    chars: int  # 0 where there is no text
+    group: int  # Parquet row group
+    row: int  # in its row group
+    language: str = ""  # ISO 639-1, by pdf2txt; empty where it found none
+
+    @property
+    def usable(self) -> bool:
+        return self.status in CONVERTED and self.chars > 0
+
+
+class Measured:
+    """A reading and the tokens of each of its passages, its separator included."""
+
+    def __init__(self, reading: Reading, measure: Measure) -> None:
+        self.reading = reading
+        self._measure = measure
+
+    @cached_property
+    def counts(self) -> list[int]:
+        texts = [p.text for p in self.reading.passages]
+        return [n + self._measure.separator for n in self._measure.texts(texts)]
+
+
+class Corpus:
+    """A ``documents.parquet``. Opened where it is used: a process gets the path, not the file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._cache: OrderedDict[tuple[int, int], tuple[int, Measured]] = OrderedDict()
+        self._group: tuple[int, Any] = (-1, None)  # the row group read last
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_cache": OrderedDict(), "_group": (-1, None)}
+
+    @cached_property
+    def _file(self) -> Any:
+        import pyarrow.parquet as pq
+
+        return pq.ParquetFile(self.path)
+
+    def __len__(self) -> int:
+        return int(self._file.metadata.num_rows)
+
+    def known(self) -> Iterator[Known]:
+        """Every document in order, a row group in memory at a time."""
+        for group in range(self._file.num_row_groups):
+            table = self._table(group)
+            for row in range(table.num_rows):
+                yield _known(table.slice(row, 1), group, row)
+
+    def text(self, known: Known) -> str:
+        """What a document says, white space folded."""
+        return fold(self._table(known.group)["text"][known.row].as_py())
+
+    def reading(self, known: Known) -> Reading:
+        """The reading of a document."""
+        return Reading(Document.from_table(self._table(known.group).slice(known.row, 1)), known.content)
+
+    def measured(self, known: Known, measure: Measure) -> Measured:
+        """The reading of a document; those asked for last are kept, up to ``CACHE_CHARS``."""
+        place = (known.group, known.row)
+        if place in self._cache:
+            self._cache.move_to_end(place)
+            return self._cache[place][1]
+        found = Measured(self.reading(known), measure)
+        self._cache[place] = (known.chars, found)
+        while len(self._cache) > 1 and sum(chars for chars, _ in self._cache.values()) > CACHE_CHARS:
+            self._cache.popitem(last=False)
+        return found
+
+    def _table(self, group: int) -> Any:
+        if self._group[0] != group:
+            self._group = group, self._file.read_row_group(group, use_threads=False)
+        return self._group[1]
+
+
+def _known(table: pa.Table, group: int, row: int) -> Known:
+    text = table["text"][0].as_py()
+    chars = len(text) if text.strip() else 0
+    return Known(
+        table["doc_id"][0].as_py(), table["status"][0].as_py(), content_digest(table),
+        digest(fold(text).casefold())[:32], chars, group, row, table["language"][0].as_py() or "",
+    )  # fmt: skip

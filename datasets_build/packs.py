@@ -1,0 +1,119 @@
+"""The units of one document in one file, a recipe each: ten thousand documents are no hundred thousand files.
+
+A pack is ``<key>-<digest of its parts>``: what is the same for all its recipes, and which recipes it holds. A
+build with one more recipe finds the document's packs by their key and writes one more, with that recipe alone.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from datasets_build.build import Unit, pack, unpack
+from datasets_build.rows import Row, facts
+from pdf2txt.units import Units, digest
+
+KEY = 40  # hex digits of the key in a pack's name
+_HEAD = 8  # bytes that tell the header's length
+
+
+@dataclass(frozen=True, slots=True)
+class Filed:
+    """The unit of one recipe: where it is, and what of it is needed before its rows are written."""
+
+    name: str  # of the pack
+    part: str
+    rows: list[dict[str, Any]]  # `rows.facts` of each
+    rejects: list[dict[str, Any]]
+
+    @property
+    def unit(self) -> str:
+        """What `Packs.rows` finds the rows by."""
+        return f"{self.name}#{self.part}"
+
+
+class Packs:
+    """The packs below ``units``, those known that were there at the first look."""
+
+    def __init__(self, units: Units) -> None:
+        self.units = units
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which looks for no packs."""
+        return {"units": self.units}
+
+    @cached_property
+    def _names(self) -> dict[str, list[str]]:
+        names: dict[str, list[str]] = {}
+        folder = self.units.folder
+        for name in sorted(path.name for path in folder.iterdir()) if folder.is_dir() else ():
+            key, dash, _ = name.partition("-")
+            if dash and len(key) == KEY:
+                names.setdefault(key, []).append(name)
+        return names
+
+    def find(self, key: str) -> dict[str, Filed]:
+        """The finished units under ``key``, by part."""
+        found: dict[str, Filed] = {}
+        for name in self._names.get(key[:KEY], ()):
+            if self.units.path(name).exists():
+                found = self.filed(name) | found
+        return found
+
+    def filed(self, name: str) -> dict[str, Filed]:
+        """The units of a pack, by part.
+
+        Raises:
+            FileNotFoundError: the pack is gone.
+        """
+        header, _ = _header(self._data(name))
+        return {part: Filed(name, part, rows, rejects) for part, (_, _, rows, rejects) in header.items()}
+
+    def put(self, key: str, made: Mapping[str, Unit]) -> dict[str, Filed]:
+        """File the units of some parts together."""
+        blobs = {part: pack(unit) for part, unit in sorted(made.items())}
+        header: dict[str, Any] = {}
+        at = 0
+        for part, blob in blobs.items():
+            header[part] = [at, len(blob), [facts(row) for row in made[part]["rows"]], made[part]["rejects"]]
+            at += len(blob)
+        head = zlib.compress(json.dumps(header, ensure_ascii=False, sort_keys=True).encode(), 1)
+        name = f"{key[:KEY]}-{digest(sorted(blobs))[:16]}"
+        self.units.put(name, b"".join([len(head).to_bytes(_HEAD, "big"), head, *blobs.values()]))
+        return {part: Filed(name, part, header[part][2], header[part][3]) for part in blobs}
+
+    def read(self, name: str, part: str = "") -> dict[str, Unit]:
+        """The units of a pack, or the one of ``part``, with their rows.
+
+        Raises:
+            FileNotFoundError: the pack is gone.
+        """
+        data = self._data(name)
+        header, start = _header(data)
+        places = {p: (start + at, size) for p, (at, size, *_) in header.items() if part in ("", p)}
+        return {p: unpack(data[at : at + size]) for p, (at, size) in places.items()}
+
+    def rows(self, unit: str) -> list[Row]:
+        """The rows of a `Filed.unit`.
+
+        Raises:
+            FileNotFoundError: the pack is gone.
+        """
+        name, _, part = unit.partition("#")
+        return self.read(name, part)[part]["rows"]
+
+    def _data(self, name: str) -> bytes:
+        data = self.units.get(name)
+        if data is None:
+            raise FileNotFoundError(f"unit {self.units.path(name)} vanished during the build")
+        return data
+
+
+def _header(data: bytes) -> tuple[dict[str, Any], int]:
+    """The header of a pack, and where its first part begins."""
+    start = _HEAD + int.from_bytes(data[:_HEAD], "big")
+    return json.loads(zlib.decompress(data[_HEAD:start])), start
