@@ -9,6 +9,8 @@ from typing import Any
 from datasets_build.recipes import RECIPES
 from datasets_build.select import SPLITS, Entry
 from datasets_build.settings import DatasetSettings
+from datasets_build.teacher.recipes import TEACHER_RECIPES
+from datasets_build.teacher.report import card_lines
 
 PLOT = "lengths.png"
 
@@ -36,7 +38,8 @@ def write_card(
     }
     if licenses != ["unknown"]:
         head["license"] = licenses[0] if len(licenses) == 1 else licenses
-    chosen = settings.chosen_recipes()
+    chosen = settings.chosen_recipes() | settings.chosen_teacher_recipes()
+    known: dict[str, Any] = {**RECIPES, **TEACHER_RECIPES}
     tasks: Counter[str] = Counter()
     for counts in stats["tasks_by_split"].values():
         tasks.update(counts)
@@ -56,9 +59,10 @@ def write_card(
         "",
         _table(
             ("task", "recipe version", "rows"),
-            [(t, RECIPES[t].version if t in RECIPES else "-", tasks.get(t, 0)) for t in sorted({*chosen, *tasks})],
+            [(t, known[t].version if t in known else "-", tasks.get(t, 0)) for t in sorted({*chosen, *tasks})],
         ),
         "",
+        *card_lines(stats),
         "## Lengths",
         "",
         f"Tokens of prompt and answer, template `{settings.template}`; the window is {settings.max_tokens}.",

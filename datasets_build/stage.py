@@ -22,6 +22,9 @@ from datasets_build.pool import Worker, documents_units
 from datasets_build.recipes import RECIPES
 from datasets_build.select import TRAIN, VALIDATION, Entry
 from datasets_build.settings import DatasetSettings
+from datasets_build.teacher.collect import Collector
+from datasets_build.teacher.collect import identity as teacher_identity
+from datasets_build.teacher.recipes import TEACHER_RECIPES
 from longlora.templates import choose_template
 from pdf2txt.errors import UserError
 from pdf2txt.schema import CONVERTED, Document, read_documents
@@ -35,10 +38,13 @@ Report = Callable[..., None]
 
 def identity(settings: DatasetSettings) -> dict[str, Any]:
     """What decides the rows besides settings and inputs: the recipes' versions."""
+    asked = {name: TEACHER_RECIPES[name].version for name in settings.chosen_teacher_recipes()}
+    teacher = teacher_identity(settings.teacher, settings.teacher.name) if settings.teacher and asked else {}
     return {
         "build": BUILD_VERSION,
         "imports": imports.IMPORT_VERSION,
-        "recipes": {name: RECIPES[name].version for name in settings.chosen_recipes()},
+        "recipes": {name: RECIPES[name].version for name in settings.chosen_recipes()} | asked,
+        **({"teacher": teacher} if teacher else {}),
     }
 
 
@@ -47,15 +53,16 @@ def run(settings: DatasetSettings, inputs: dict[str, Path], work: Path, report: 
 
     Args:
         inputs: ``pdf2txt`` (folder with ``documents.parquet``), ``model`` (Hugging Face directory; only its
-            tokenizer is read), ``import-<i>`` for ``settings.imports[i]``, ``template`` (where a file), ``units``.
+            tokenizer is read), ``import-<i>`` for ``settings.imports[i]``, ``template`` (where a file), ``units``,
+            ``teacher`` (Hugging Face directory of ``settings.teacher.local``).
         report: see docs/architecture.md.
 
     Returns:
         rows, rows_train, rows_validation, tokens, tasks, rejects, row_digest, units_made, units_reused,
-        documents, documents_validation.
+        documents, documents_validation, and with a teacher what it was asked and what it cost.
 
     Raises:
-        UserError: no rows, too few rows, an import that cannot be read.
+        UserError: no rows, too few rows, an import that cannot be read, a teacher that refuses every call.
     """
     return _Build(settings, inputs, work, report).run()
 
@@ -75,11 +82,13 @@ class _Build:
         self.rejects: list[dict[str, Any]] = []
         self.made = self.reused = 0
         self.leader: dict[str, str] = {}  # doc_id -> the first document with the same text
+        self.teacher: dict[str, dict[str, Any]] = {}  # what it was asked, for stats.json and for the metrics
 
     def run(self) -> dict[str, Any]:
         self._imports()  # first: a file that cannot be read is told before the long part
         imported, self.entries = self.entries, []
         self._documents()
+        self._ask_teacher()
         self.entries += imported
         if self.settings.exclude_duplicates:
             self.entries, duplicates = select.drop_duplicates(self.entries)
@@ -119,6 +128,38 @@ class _Build:
                 )
             self.report("progress", done=done, total=total, unit="documents", rows=len(self.entries))
         self.report("progress", done=total, total=total, unit="documents", rows=len(self.entries))
+
+    def _ask_teacher(self) -> None:
+        if not self.settings.chosen_teacher_recipes():
+            return
+        mine = [d for d, leader in self.leader.items() if d == leader or not self.settings.exclude_duplicates]
+        collector = Collector(
+            self.worker.job, self.inputs["pdf2txt"] / "documents.parquet", sorted(mine), lambda: self.worker.measure,
+            self.units.folder.parent, self.inputs.get("teacher"), self.report,
+        )  # fmt: skip
+        together: list[tuple[str, ...]] = []
+        for unit in collector.run():
+            self._count_unit(unit.key, unit.reused)
+            self._take(unit.key, "long", self.leader[unit.doc_ids[0]])
+            together += [unit.doc_ids] * unit.has_rows
+        self._join(together)
+        self.teacher = {"stats": collector.account.statistics(), "metrics": collector.account.metrics()}
+
+    def _join(self, together: list[tuple[str, ...]]) -> None:
+        """Documents that share a row are one group of the split."""
+        root = {leader: leader for leader in self.leader.values()}
+
+        def find(group: str) -> str:
+            while root[group] != group:
+                group = root[group]
+            return group
+
+        for first, *others in together:
+            for other in others:
+                a, b = sorted((find(self.leader[first]), find(self.leader[other])))
+                root[b] = a
+        self.leader = {doc_id: find(leader) for doc_id, leader in self.leader.items()}
+        self.entries = [dataclasses.replace(e, group=find(e.group)) for e in self.entries]
 
     def _imports(self) -> None:
         for i, one in enumerate(self.settings.imports):
@@ -178,6 +219,8 @@ class _Build:
         documents = {doc_id: splits.get(leader, TRAIN) for doc_id, leader in self.leader.items()}
         publish.write_json(aside / "splits.json", documents)
         stats = publish.statistics(chosen, splits, reasons, len(self.entries) - len(chosen), row_digest)
+        if self.teacher:
+            stats["teacher"] = self.teacher["stats"]
         # Training and evaluation take the template from here, so that lengths stay true.
         publish.write_json(aside / "stats.json", {**self.template.record(), **stats})
         card.plot_lengths(aside / card.PLOT, chosen, self.settings.max_tokens)
@@ -197,6 +240,7 @@ class _Build:
             "row_digest": row_digest,
             "units_made": self.made,
             "units_reused": self.reused,
+            **({"teacher": self.teacher["metrics"]} if self.teacher else {}),
         }
 
     def _sources(self, chosen: list[Entry]) -> dict[str, tuple[str, int]]:
