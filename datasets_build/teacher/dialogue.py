@@ -24,7 +24,8 @@ from datasets_build.teacher.replies import Junk, parse_object, string, strings, 
 from datasets_build.window import Window, fit, shrink
 from pdf2txt.units import digest
 
-CHUNK_WORDS = 250  # of the passage that a question is made from
+CHUNK_WORDS = 250  # of the passage that a question is made from; less where the window is small
+SPARE_TOKENS = 16  # tokens can merge otherwise at a joint than where passages are counted one by one
 MAX_QUESTION_WORDS = 80
 MIN_ANCHOR_WORDS = 20
 SAME_ANSWER = 0.5  # F1 of words: an answer without the text that is as near to the row's needs no text
@@ -190,7 +191,8 @@ class Dialogue:
         anchors = shuffled(body, self._rng("anchors", reading.content_digest))
         first = last = anchors[self.n % len(anchors)].index
         n_words = len(reading.passages[first].text.split())
-        while n_words < CHUNK_WORDS and last + 1 < len(reading.passages):
+        enough = min(CHUNK_WORDS, self.settings.max_tokens // (8 * len(self.subject.readings)))
+        while n_words < enough and last + 1 < len(reading.passages):
             last += 1
             n_words += len(reading.passages[last].text.split())
         return Window(first, last)
@@ -223,11 +225,13 @@ class Dialogue:
         """
         counts = self.subject.counts()
         everything = tuple(Window(0, len(c) - 1) for c in counts)
-        room = min(self.teacher.answer_tokens, self.settings.max_tokens // 2)
+        room = min(self.teacher.answer_tokens, self.settings.max_tokens // 4)
         overhead = self.subject.lengths.row(self._instruction(frame, part, (), everything), "") + room
         if sum(map(sum, counts)) + overhead <= self.settings.max_tokens:
             target, windows = self.settings.max_tokens, everything
         else:
+            needed = overhead + sum(sum(c[s.first : s.last + 1]) for c, s in zip(counts, spans, strict=True))
+            target = max(target, min(self.settings.max_tokens, needed + SPARE_TOKENS))
             windows = self._fit(counts, spans, target - overhead, left_share)
         while True:
             question = whole if windows == everything else part
@@ -241,17 +245,13 @@ class Dialogue:
 
     def _fit(self, counts: list[list[int]], spans: list[Window], budget: int, left_share: float) -> tuple[Window, ...]:
         """A window of each document; what one does not need goes to the other."""
-        if len(counts) == 1:
-            shares = [budget]
-        else:
-            totals = [sum(c) for c in counts]
-            half = budget // 2
-            shares = [max(half, budget - totals[1]), max(half, budget - totals[0])]
-        windows = []
-        for c, span, share in zip(counts, spans, shares, strict=True):
-            window = fit(c, span.first, span.last, share, left_share)
-            if window is None:
-                raise Rejected("evidence-too-long", f"{sum(c[span.first : span.last + 1])} tokens")
+        windows: list[Window] = []
+        needs = [sum(c[s.first : s.last + 1]) for c, s in zip(counts, spans, strict=True)]
+        for i, (c, span) in enumerate(zip(counts, spans, strict=True)):
+            others = sum(max(needs[k], min(sum(counts[k]), budget // 2)) for k in range(len(counts)) if k != i)
+            window = fit(c, span.first, span.last, max(needs[i], budget - others), left_share)
+            if window is None or sum(needs) > budget:
+                raise Rejected("evidence-too-long", f"{sum(needs)} tokens")
             windows.append(window)
         return tuple(windows)
 

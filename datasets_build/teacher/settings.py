@@ -53,8 +53,8 @@ class TeacherSettings(BaseModel):
     answer_tokens: int = Field(
         512,
         ge=8,
-        description="Room that a window leaves for the answer, in tokens of the target model (half of max_tokens at "
-        "most). An answer that does not fit is rejected, never cut.",
+        description="Room that a window leaves for the answer, in tokens of the target model (a quarter of max_tokens "
+        "at most). An answer that does not fit is rejected, never cut.",
     )
     limit_parameter: Literal["max_tokens", "max_completion_tokens"] = Field(
         "max_tokens", description="What the endpoint calls the limit of a reply; newer hosted models want the second."

@@ -49,9 +49,7 @@ def teacher(prompt: str) -> str:
     """A conscientious teacher that knows no English: it asks about, and quotes, whole sentences."""
     step = step_of(prompt)
     texts = re.findall(r"=== [\w ]+ begins ===\n(.*?)\n=== [\w ]+ ends ===", prompt, re.DOTALL)
-    sentences = [
-        [s for s in re.findall(r"[A-Z][^.!?]*[.!?]", " ".join(t.split())) if len(s.split()) > 8] for t in texts
-    ]
+    sentences = [[s for s in re.findall(r"[A-Z][^.!?\n]*[.!?]", t) if len(s.split()) > 8] for t in texts]
     if step == "check":
         return json.dumps({"answerable": True, "supported": True, "reason": "it stands there"})
     if step == "closed-book":
