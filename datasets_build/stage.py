@@ -240,7 +240,7 @@ class _Build:
             "row_digest": row_digest,
             "units_made": self.made,
             "units_reused": self.reused,
-            **({"teacher": self.teacher["metrics"]} if self.teacher else {}),
+            **self.teacher.get("metrics", {}),
         }
 
     def _sources(self, chosen: list[Entry]) -> dict[str, tuple[str, int]]:

@@ -49,7 +49,7 @@ class _Pending:
     recipe: TeacherRecipe
     subject: Subject
     key: str
-    dialogues: list[Future[Outcome]] = field(default_factory=list)
+    dialogues: list[tuple[Dialogue, Future[Outcome]]] = field(default_factory=list)
 
 
 def identity(settings: TeacherSettings, model: str) -> dict[str, Any]:
@@ -164,7 +164,8 @@ class Collector:
             return pending
         asking = self._asking()
         for n in range(per_document):
-            pending.dialogues.append(pool.submit(Dialogue(self.job, subject, recipe, n, asking).run))
+            dialogue = Dialogue(self.job, subject, recipe, n, asking)
+            pending.dialogues.append((dialogue, pool.submit(dialogue.run)))
         return pending
 
     def _asking(self) -> Asking:
@@ -227,7 +228,7 @@ class Collector:
             doc_id = pending.subject.doc_ids[0]
             rejects.append({"doc_id": doc_id, "task": pending.recipe.name, "reason": reason, "detail": detail[:200]})
 
-        for future in pending.dialogues:
+        for dialogue, future in pending.dialogues:
             try:
                 outcome = self._result(future)
             except Unanswered as error:
@@ -242,7 +243,8 @@ class Collector:
                 unfinished = True
                 not_asked[stopped.reason] = not_asked.get(stopped.reason, 0) + 1
                 continue
-            responses |= {key: usage.values() for key, usage in outcome.used.items()}
+            finally:
+                responses |= {key: usage.values() for key, usage in dialogue.outcome.used.items()}
             asked = folded(outcome.question)
             if outcome.reject is not None:
                 reject(outcome.reject.reason, outcome.reject.detail)

@@ -55,8 +55,8 @@ class Account:
         }
 
     def metrics(self) -> dict[str, Any]:
-        """The same with what this build did."""
-        return {**self.statistics(), **self.run}
+        """The same with what this build did, each as ``teacher_<name>``."""
+        return {f"teacher_{name}": value for name, value in {**self.statistics(), **self.run}.items()}
 
     def _cost(self, usage: Usage) -> float | None:
         cost = usage.cost(self.settings)

@@ -104,7 +104,7 @@ def test_429_and_500_are_backed_off_and_retried(asked) -> None:
     with TeacherServer(behave) as server:
         built = asked(server, teacher={"concurrency": 1})
     assert server.times[1] - server.times[0] >= 1.0
-    assert built.metrics["teacher"]["failed_attempts"] == {"rate-limited": 1, "server-error": 2}
+    assert built.metrics["teacher_failed_attempts"] == {"rate-limited": 1, "server-error": 2}
     assert len(of_teacher(built)) == 8
     assert not any(event == "transient" for event, _ in built.events)
 
@@ -129,7 +129,7 @@ def test_a_bad_server_costs_rows_but_not_the_build(asked) -> None:
         assert reasons["server-error"] == reasons["timeout"] == reasons["no-completion"] == 1
         assert len(of_teacher(built)) == 5
         assert sum(event == "transient" for event, _ in built.events) == 3
-        assert built.metrics["teacher"]["store_lost_calls"] == 4  # hang and page, twice each: perhaps paid
+        assert built.metrics["teacher_store_lost_calls"] == 4  # hang and page, twice each: perhaps paid
         # The next build asks for these three alone.
         calls = len(server.log)
         victims.update(dict.fromkeys(victims, "well"))
@@ -150,7 +150,7 @@ def test_junk_is_asked_again_then_rejected(asked) -> None:
         junk = [r for r in built.rejects() if r["reason"] == "junk-reply"]
         assert len(junk) == 2 and "question" in junk[0]["detail"]
         assert len(of_teacher(built)) == 6
-        assert built.metrics["teacher"]["calls_without_usage"] == built.metrics["teacher"]["calls"]
+        assert built.metrics["teacher_calls_without_usage"] == built.metrics["teacher_calls"]
         calls = len(server.log)
         assert all(asked(server, work="b").reused()) and len(server.log) == calls  # a verdict, not a mishap
 
@@ -216,22 +216,22 @@ def test_an_endpoint_that_is_down_is_given_up(asked) -> None:
         pass
     built = asked(server, per_document=6, teacher={"retries": 1, "concurrency": 2})
     assert built.metrics["tasks"] == {"title": 4}  # the rest of the build goes on
-    assert built.metrics["teacher"]["stopped"] == "endpoint-down"
+    assert built.metrics["teacher_stopped"] == "endpoint-down"
     assert [f["message"] for e, f in built.events if e == "transient" and "endpoint-down" in f["message"]]
 
 
 def test_the_budget_is_not_exceeded_and_a_larger_one_goes_on(asked) -> None:
     with TeacherServer() as server:
         small = asked(server, work="a", teacher={"budget": "12k tokens", "concurrency": 4})
-        t = small.metrics["teacher"]
-        assert t["stopped"] == "budget" and 0 < t["store_tokens_at_most"] <= 12_000
+        assert small.metrics["teacher_stopped"] == "budget"
+        assert 0 < small.metrics["teacher_store_tokens_at_most"] <= 12_000
         assert 0 < len(of_teacher(small)) < 8
         assert any(e == "transient" and "--budget" in f["message"] for e, f in small.events)
         calls = len(server.log)
         same = asked(server, work="b", teacher={"budget": "12k tokens", "concurrency": 4})
-        assert same.metrics["teacher"]["store_tokens_at_most"] <= 12_000
+        assert same.metrics["teacher_store_tokens_at_most"] <= 12_000
         larger = asked(server, work="c", teacher={"budget": 5, "price_input": 1.0, "price_output": 1.0})
-        assert larger.metrics["teacher"]["stopped"] is None
+        assert larger.metrics["teacher_stopped"] is None
         assert len(server.log) > calls and len(set(server.sent())) == len(server.sent())
     with TeacherServer() as server:
         for unit in (small.output.parent.parent / "units").glob("*/*"):

@@ -79,9 +79,9 @@ def test_killed_twice_no_prompt_is_sent_twice(server, smollm2_dir: Path, tmp_pat
     assert metrics["tasks"]["paper-qa"] == len(set(server.sent())) / 3 == 24
     # Calls were in flight at both kills; their courier outlived the build and kept the replies.
     assert len(server.sent()) == len(set(server.sent()))
-    assert metrics["teacher"]["calls"] == len(server.answered()) == 72
-    assert 0 < metrics["teacher"]["new_calls"] < 72 - 20
-    assert metrics["teacher"]["store_lost_calls"] == 0
+    assert metrics["teacher_calls"] == len(server.answered()) == 72
+    assert 0 < metrics["teacher_new_calls"] < 72 - 20
+    assert metrics["teacher_store_lost_calls"] == 0
     assert not list((build.units / "calls").iterdir())
     undisturbed = Build(tmp_path / "other", smollm2_dir, server.url).finish()
     assert undisturbed["row_digest"] == metrics["row_digest"]
@@ -113,8 +113,8 @@ def test_where_the_courier_dies_too_only_calls_in_flight_are_sent_again(server, 
     assert kept + lost == len(before) and 1 <= lost <= 4
     metrics = build.finish()
     again = [p for p in set(before) if server.sent().count(p) > 1]
-    assert len(again) == lost == metrics["teacher"]["store_lost_calls"]
-    assert metrics["teacher"]["calls"] == 72
+    assert len(again) == lost == metrics["teacher_store_lost_calls"]
+    assert metrics["teacher_calls"] == 72
 
 
 def test_two_builds_at_once_share_the_calls(server, smollm2_dir: Path, tmp_path: Path) -> None:
