@@ -14,6 +14,8 @@ import pytest
 from handmade import paper, write_input
 from teacher_server import KEY, TeacherServer
 
+from datasets_build.settings import DatasetSettings
+from datasets_build.stage import run
 from datasets_build.teacher.responses import Responses
 
 TOPICS = ("bookbinding", "joinery", "basketry", "glazing", "thatching", "gilding")
@@ -23,16 +25,17 @@ class Build:
     """``python -m datasets_build`` on six papers, in a process of its own."""
 
     def __init__(self, folder: Path, model: Path, url: str, **teacher: object) -> None:
-        source = write_input(folder / "in", [paper(t) for t in TOPICS])
+        self.source = write_input(folder / "in", [paper(t) for t in TOPICS])
+        self.settings = folder / "settings.yaml"
         settings = {
             "max_tokens": 1024, "min_validation_rows": 1, "recipes": ["title", "paper-qa"], "per_document": 4,
             "teacher": {"base_url": url, "model": "scripted", "api_key_env": "TEACHER_TEST_KEY", "concurrency": 4,
                         "timeout_seconds": 20, **teacher},
         }  # fmt: skip
-        (folder / "settings.yaml").write_text(json.dumps(settings))
+        self.settings.write_text(json.dumps(settings))
         self.command = [
-            sys.executable, "-m", "datasets_build", "--documents", str(source), "--model", str(model),
-            "--out", str(folder / "out"), "--settings", str(folder / "settings.yaml"),
+            sys.executable, "-m", "datasets_build", "--documents", str(self.source), "--model", str(model),
+            "--out", str(folder / "out"), "--settings", str(self.settings),
         ]  # fmt: skip
         self.units = folder / "out.work" / "units"
         self.out = folder / "out"
@@ -65,8 +68,16 @@ class Build:
         return process.wait(30)
 
 
+def in_this_process(build: Build, model: Path, work: Path) -> dict:
+    """The same build, undisturbed, and quicker to start."""
+    settings = DatasetSettings.model_validate(json.loads(build.settings.read_text()))
+    work.mkdir()
+    return run(settings, {"pdf2txt": build.source, "model": model}, work, lambda event, **fields: None)
+
+
 @pytest.fixture
-def server():
+def server(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TEACHER_TEST_KEY", KEY)
     with TeacherServer(delay=0.3) as running:
         yield running
 
@@ -83,10 +94,12 @@ def test_killed_twice_no_prompt_is_sent_twice(server, smollm2_dir: Path, tmp_pat
     assert 0 < metrics["teacher_new_calls"] < 72 - 20
     assert metrics["teacher_store_lost_calls"] == 0
     assert not list((build.units / "calls").iterdir())
-    undisturbed = Build(tmp_path / "other", smollm2_dir, server.url).finish()
+    server.delay = 0.0
+    undisturbed = in_this_process(build, smollm2_dir, tmp_path / "other")
     assert undisturbed["row_digest"] == metrics["row_digest"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_build_waits_for_the_calls_in_flight(server, smollm2_dir: Path, tmp_path: Path) -> None:
     build = Build(tmp_path, smollm2_dir, server.url)
     build.killed_after(server, 9, signal.SIGINT)
@@ -97,6 +110,7 @@ def test_an_interrupted_build_waits_for_the_calls_in_flight(server, smollm2_dir:
     assert len(server.sent()) == len(set(server.sent()))
 
 
+@pytest.mark.slow
 def test_where_the_courier_dies_too_only_calls_in_flight_are_sent_again(server, smollm2_dir, tmp_path: Path) -> None:
     """The whole machine went down, as far as a test can have it."""
     build = Build(tmp_path, smollm2_dir, server.url)
@@ -117,6 +131,7 @@ def test_where_the_courier_dies_too_only_calls_in_flight_are_sent_again(server, 
     assert metrics["teacher_calls"] == 72
 
 
+@pytest.mark.slow
 def test_two_builds_at_once_share_the_calls(server, smollm2_dir: Path, tmp_path: Path) -> None:
     """The same prompts from two processes: one sends, the other waits for the reply."""
     build = Build(tmp_path, smollm2_dir, server.url)

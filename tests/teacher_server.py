@@ -70,7 +70,8 @@ class TeacherServer:
     """``behave(number, prompt)`` decides on each request; by default the teacher answers."""
 
     def __init__(self, behave: Callable[[int, str], Answer] | None = None, delay: float = 0.0) -> None:
-        self.behave = behave or (lambda n, prompt: Answer(teacher(prompt), delay=delay))
+        self.delay = delay
+        self.behave = behave or (lambda n, prompt: Answer(teacher(prompt), delay=self.delay))
         self.log: list[Asked] = []
         self.bodies: list[dict[str, Any]] = []
         self.times: list[float] = []
