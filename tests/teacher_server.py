@@ -69,8 +69,11 @@ def teacher(prompt: str) -> str:
 class TeacherServer:
     """``behave(number, prompt)`` decides on each request; by default the teacher answers."""
 
-    def __init__(self, behave: Callable[[int, str], Answer] | None = None, delay: float = 0.0) -> None:
+    def __init__(
+        self, behave: Callable[[int, str], Answer] | None = None, delay: float = 0.0, model: str = "scripted"
+    ) -> None:
         self.delay = delay
+        self.model = model
         self.behave = behave or (lambda n, prompt: Answer(teacher(prompt), delay=self.delay))
         self.log: list[Asked] = []
         self.bodies: list[dict[str, Any]] = []
@@ -113,7 +116,7 @@ class TeacherServer:
             self.most_in_flight = max(self.in_flight, self.most_in_flight)
         if handler.headers["authorization"] != f"Bearer {KEY}":
             answer = Answer(status=401, text=f"no such key: {handler.headers['authorization']}")
-        elif handler.path != "/v1/chat/completions" or body["model"] != "scripted":
+        elif handler.path != "/v1/chat/completions" or body["model"] != self.model:
             answer = Answer(status=404, text="no such model")
         else:
             answer = self.behave(number, prompt)

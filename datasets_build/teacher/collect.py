@@ -113,7 +113,7 @@ class Collector:
         self.account = Account(self.teacher, self.model)
         self.called: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.asking: Asking | None = None
-        self.not_asked = 0
+        self.not_asked = self.done = self.total = 0
 
     def run(self) -> Iterator[TeacherUnit]:
         """The units, ordered by recipe and document. Those that could not be finished hold the rows there are.
@@ -124,18 +124,14 @@ class Collector:
         tasks = list(self._tasks())
         waiting: deque[_Pending] = deque()
         pool = ThreadPoolExecutor(self.teacher.concurrency if self.folder is None else 1)
-        done = 0
+        self.total = len(tasks)
         try:
             for recipe, doc_ids in tasks:
                 waiting.append(self._begin(recipe, doc_ids, pool))
                 while sum(len(p.dialogues) for p in waiting) > AHEAD * self.teacher.concurrency:
-                    yield from self._finish(waiting.popleft())
-                    done += 1
-                    self._progress(done, len(tasks))
+                    yield self._finish(waiting.popleft())
             while waiting:
-                yield from self._finish(waiting.popleft())
-                done += 1
-                self._progress(done, len(tasks))
+                yield self._finish(waiting.popleft())
         finally:
             if self.asking is not None:
                 self.asking.stop.set()
@@ -201,7 +197,7 @@ class Collector:
         group, i = self._places[doc_id]
         return Document.from_dict(self._file.read_row_group(group).slice(i, 1).to_pylist()[0])
 
-    def _finish(self, pending: _Pending) -> Iterator[TeacherUnit]:
+    def _finish(self, pending: _Pending) -> TeacherUnit:
         if not pending.dialogues:
             unit: dict[str, Any] = unpack(self.units.get(pending.key) or b"")
             reused, key = True, pending.key
@@ -213,7 +209,9 @@ class Collector:
         for name, values in unit["responses"].items():
             self.account.add(name, Usage(*values))
             self.report("unit", kind=RESPONSES, key=name, reused=reused)
-        yield TeacherUnit(key, reused, pending.subject.doc_ids, bool(unit["rows"]))
+        self.done += 1
+        self._progress()
+        return TeacherUnit(key, reused, pending.subject.doc_ids, bool(unit["rows"]))
 
     def _unit(self, pending: _Pending) -> tuple[dict[str, Any], bool]:
         """The unit, and whether something in it has to be tried again by a later build."""
@@ -262,6 +260,7 @@ class Collector:
         while not future.done():
             wait([future], timeout=POLL_SECONDS)
             self._drain()
+            self._progress()
         return future.result()
 
     def _drain(self) -> None:
@@ -270,9 +269,9 @@ class Collector:
             while True:
                 self.report("unit", kind=RESPONSES, key=self.called.get_nowait(), reused=False)
 
-    def _progress(self, done: int, total: int) -> None:
+    def _progress(self) -> None:
         calls = self.asking.new.calls if self.asking else 0
-        self.report("progress", done=done, total=total, unit="teacher tasks", calls=calls)
+        self.report("progress", done=self.done, total=self.total, unit="teacher tasks", calls=calls)
 
     def _tell_stop(self, stopped: Stopped) -> None:
         todo = "raise dataset.teacher.budget (--budget) and run again" if stopped.reason == "budget" else "run again"

@@ -31,7 +31,7 @@ FATAL_STATUS = (401, 402, 403, 404)
 def main(argv: list[str]) -> int:
     """Serve requests until the input ends; returns the exit code."""
     root, base_url, key_env, concurrency = argv
-    client = open_client(base_url, os.environ.get(key_env, ""))
+    client = open_client(base_url, os.environ.get(key_env, "").strip())
     responses = Responses(Path(root))
     out, lock = sys.stdout.buffer, threading.Lock()
     closing = threading.Event()
@@ -87,7 +87,7 @@ def request(client: OpenAI, call: Call, timeout: float) -> Reply | Failure:
             extra_body=body,
             extra_headers={"Idempotency-Key": call.key},  # for gateways that know it
         )
-        return reply_of(json.loads(completion.text), call)
+        text = completion.text
     except openai.APITimeoutError:
         return Failure("unknown", "timeout", f"no reply within {timeout:g} s")
     except openai.APIConnectionError as error:
@@ -95,9 +95,12 @@ def request(client: OpenAI, call: Call, timeout: float) -> Reply | Failure:
     except openai.APIStatusError as error:
         message = _first_line(error).replace(client.api_key, "[key]")  # some servers repeat it
         return failure_of(error.status_code, error.response.headers, error.body, message)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    try:
+        return reply_of(json.loads(text), call)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         # A reply was sent, and perhaps paid, but it is none of this interface: a proxy's page, say.
-        return Failure("unknown", "no-completion", f"the endpoint sent no chat completion: {_first_line(error)}")
+        start = text[:200].replace(client.api_key, "[key]")
+        return Failure("unknown", "no-completion", f"the endpoint sent no chat completion: {start}")
 
 
 def reply_of(data: Any, call: Call) -> Reply:
