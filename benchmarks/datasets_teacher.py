@@ -21,6 +21,7 @@ import argparse
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -72,7 +73,7 @@ class SmallModel:
             if kind["type"] == "boolean":
                 written[name] = self._chooses_true(begun + frame)
             elif kind["type"] == "array":
-                written[name] = [self._text(begun + frame + '["')]
+                written[name] = [self._quotation(begun + frame + '["', sentences(prompt))]
             else:
                 written[name] = self._text(begun + frame + '"')
         return json.dumps(written, ensure_ascii=False)
@@ -91,6 +92,26 @@ class SmallModel:
             )  # fmt: skip
         return str(self.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)).split('"')[0].strip()
 
+    def _quotation(self, begun: str, candidates: list[str]) -> str:
+        """One of the sentences, word by word the likeliest: a grammar that only knows the text."""
+        import torch
+
+        ids = self._ids(begun)
+        end = int(self._ids('"')[0, -1])
+        known = [[*self._ids(sentence)[0].tolist(), end] for sentence in candidates]
+
+        def allowed(batch: int, so_far: Any) -> list[int]:
+            done = so_far[ids.shape[1] :].tolist()
+            follows = {k[len(done)] for k in known if k[: len(done)] == done and len(k) > len(done)}
+            return sorted(follows) or [end]
+
+        with torch.inference_mode():
+            out = self.model.generate(  # type: ignore[operator]
+                ids, attention_mask=torch.ones_like(ids), max_new_tokens=max(map(len, known)), do_sample=False,
+                pad_token_id=self.tokenizer.pad_token_id, eos_token_id=end, prefix_allowed_tokens_fn=allowed,
+            )  # fmt: skip
+        return str(self.tokenizer.decode(out[0, ids.shape[1] : -1])).strip()
+
     def _chooses_true(self, begun: str) -> bool:
         import torch
 
@@ -98,6 +119,13 @@ class SmallModel:
             logits = self.model(self._ids(begun)).logits[0, -1]
         true, false = (self._ids(word)[0, 0] for word in ("true", "false"))
         return bool(logits[true] >= logits[false])
+
+
+def sentences(prompt: str) -> list[str]:
+    """The sentences of the material in a prompt."""
+    texts = re.findall(r"=== [\w ]+ begins ===\n(.*?)\n=== [\w ]+ ends ===", prompt, re.DOTALL)
+    found = re.findall(r"[A-Z][^.!?\n]{30,250}[.!?]", "\n".join(texts))
+    return found or ["none"]
 
 
 class Store:

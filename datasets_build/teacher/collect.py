@@ -113,10 +113,11 @@ class Collector:
         self.account = Account(self.teacher, self.model)
         self.called: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.asking: Asking | None = None
+        self.last: Subject | None = None
         self.not_asked = self.done = self.total = 0
 
     def run(self) -> Iterator[TeacherUnit]:
-        """The units, ordered by recipe and document. Those that could not be finished hold the rows there are.
+        """The units by document and recipe, pairs last. One that could not be finished holds the rows there are.
 
         Raises:
             UserError: wrong key, unknown model, or a package is missing.
@@ -128,7 +129,7 @@ class Collector:
         try:
             for recipe, doc_ids in tasks:
                 waiting.append(self._begin(recipe, doc_ids, pool))
-                while sum(len(p.dialogues) for p in waiting) > AHEAD * self.teacher.concurrency:
+                while waiting and self._enough(waiting):
                     yield self._finish(waiting.popleft())
             while waiting:
                 yield self._finish(waiting.popleft())
@@ -145,15 +146,26 @@ class Collector:
             if self.asking.stopped is not None:
                 self._tell_stop(self.asking.stopped)
 
+    def _enough(self, waiting: deque[_Pending]) -> bool:
+        """Whether to wait for the first unit rather than begin another: the documents are held meanwhile."""
+        most = AHEAD * self.teacher.concurrency
+        return not waiting[0].dialogues or len(waiting) > most or sum(len(p.dialogues) for p in waiting) > most
+
     def _tasks(self) -> Iterator[tuple[TeacherRecipe, tuple[str, ...]]]:
+        """Recipe and documents of every unit: what is about one document together, so that it is read once."""
+        recipes = [TEACHER_RECIPES[name] for name in self.job.settings.chosen_teacher_recipes()]
+        for doc_id in self.doc_ids:
+            yield from ((recipe, (doc_id,)) for recipe in recipes if not recipe.pair)
         pairs = pair_up(self.doc_ids, self.job.settings.seed)
-        for name in self.job.settings.chosen_teacher_recipes():
-            recipe = TEACHER_RECIPES[name]
-            subjects = pairs if recipe.pair else [(doc_id,) for doc_id in self.doc_ids]
-            yield from ((recipe, subject) for subject in subjects)
+        yield from ((recipe, pair) for recipe in recipes if recipe.pair for pair in pairs)
+
+    def _subject(self, doc_ids: tuple[str, ...]) -> Subject:
+        if self.last is None or self.last.doc_ids != doc_ids:
+            self.last = Subject(tuple(Reading(self._document(d)) for d in doc_ids), self.lengths)
+        return self.last
 
     def _begin(self, recipe: TeacherRecipe, doc_ids: tuple[str, ...], pool: ThreadPoolExecutor) -> _Pending:
-        subject = Subject(tuple(Reading(self._document(d)) for d in doc_ids), self.lengths)
+        subject = self._subject(doc_ids)
         per_document = self.job.settings.chosen_teacher_recipes()[recipe.name]
         pending = _Pending(recipe, subject, self._key(recipe, per_document, subject))
         if self.units.path(pending.key).exists():
