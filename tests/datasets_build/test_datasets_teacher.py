@@ -12,6 +12,8 @@ from handmade import make_document, paper
 from teacher_server import KEY, Answer, TeacherServer, step_of, teacher
 
 from datasets_build.teacher import limits
+from datasets_build.teacher.calls import Call
+from datasets_build.teacher.responses import Responses
 from datasets_build.teacher.settings import TeacherSettings
 from pdf2txt.errors import UserError
 
@@ -237,6 +239,22 @@ def test_the_budget_is_not_exceeded_and_a_larger_one_goes_on(asked) -> None:
         for unit in (small.output.parent.parent / "units").glob("*/*"):
             unit.unlink()
         assert asked(server, work="d").metrics["row_digest"] == larger.metrics["row_digest"]
+
+
+def test_two_senders_of_one_prompt_send_it_once(tmp_path) -> None:
+    """As two builds do, or a build and the courier of one that was killed."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from datasets_build.teacher.courier import open_client, send
+
+    call = Call("scripted", "What is it?", "{}")
+    with TeacherServer(lambda n, prompt: Answer("It.", delay=0.5)) as server, ThreadPoolExecutor(3) as pool:
+        client = open_client(server.url, KEY)
+        futures = [pool.submit(send, client, Responses(tmp_path), call, 100, 10.0) for _ in range(3)]
+        outcomes = [future.result() for future in futures]
+    assert sorted(outcome["reused"] for outcome in outcomes) == [False, True, True]
+    assert {outcome["reply"]["text"] for outcome in outcomes} == {"It."}
+    assert len(server.log) == 1 and not list((tmp_path / "calls").iterdir())
 
 
 def test_rate_limit(monkeypatch) -> None:

@@ -134,6 +134,7 @@ def test_where_the_courier_dies_too_only_calls_in_flight_are_sent_again(server, 
 @pytest.mark.slow
 def test_two_builds_at_once_share_the_calls(server, smollm2_dir: Path, tmp_path: Path) -> None:
     """The same prompts from two processes: one sends, the other waits for the reply."""
+    server.delay = 1.0  # so that the second build comes in the middle of the first
     build = Build(tmp_path, smollm2_dir, server.url)
     first = build.start()
     while not server.log:
