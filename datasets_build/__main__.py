@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
     from datasets_build.stage import run
+    from longlora.models import prepare
 
     out = args.out.resolve()  # "." has no name
     try:
@@ -46,6 +47,8 @@ def main(argv: list[str] | None = None) -> int:
         work = out.with_name(out.name + ".work")
         work.mkdir(parents=True, exist_ok=True)
         inputs = {"pdf2txt": folder, "model": args.model, "units": work / "units"}
+        if settings.teacher is not None and settings.teacher.local is not None:
+            inputs["teacher"] = prepare(settings.teacher.local, work / "models")
         metrics = run(settings, inputs, work, _report)
     except Exception as error:
         if not hasattr(error, "remedy"):

@@ -11,6 +11,8 @@ from datasets_build.publish import Sizes, features
 from datasets_build.recipes import RECIPES
 from datasets_build.select import SPLITS, Entry
 from datasets_build.settings import DatasetSettings
+from datasets_build.teacher.recipes import TEACHER_RECIPES
+from datasets_build.teacher.report import card_lines
 
 PLOT = "lengths.png"
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -34,7 +36,8 @@ def write_card(
 
     filled = [split for split in SPLITS if stats["rows_by_split"][split]]
     head = _head(folder, stats, sorted({name for name, _ in sources.values()}), sizes, languages)
-    chosen = settings.chosen_recipes()
+    chosen = settings.chosen_recipes() | settings.chosen_teacher_recipes()
+    known: dict[str, Any] = {**RECIPES, **TEACHER_RECIPES}
     tasks: Counter[str] = Counter()
     for counts in stats["tasks_by_split"].values():
         tasks.update(counts)
@@ -57,13 +60,14 @@ def write_card(
             [
                 (
                     t,
-                    RECIPES[t].version if t in RECIPES else "-",
+                    known[t].version if t in known else "-",
                     *(stats["tasks_by_split"][s].get(t, 0) for s in filled),
                 )
                 for t in sorted({*chosen, *tasks})
             ],
         ),
         "",
+        *card_lines(stats),
         "## Lengths",
         "",
         f"Tokens of prompt and answer, template `{settings.template}`; the window is {settings.max_tokens}.",

@@ -65,20 +65,16 @@ class Worker:
             company = [cache(partial(self.corpus.measured, k, self.measure)) for k in share.company]
             builder = Builder(source, self.measure, self.job.settings, company)
             units = {self.job.parts[r]: builder.unit(r, self.job.recipes[r]) for r in share.recipes}
-            done += self.file(share.key, units)
+            filed = list(self.packs.put(share.key, units).values())
+            self._look(filed[0].name, units)
+            done += filed
         for name in {filed.name for filed in task.unseen}:
-            self.look(name)
+            self._look(name)
         return done
 
-    def file(self, key: str, units: Mapping[str, Unit]) -> list[Filed]:
-        """Keep units, by part, and have the gates look at them."""
-        filed = list(self.packs.put(key, units).values())
-        self.scanner.ensure(filed[0].name, lambda: units, lambda: self.measure.row)
-        return filed
-
-    def look(self, name: str) -> None:
-        """Have the gates look at a pack."""
-        self.scanner.ensure(name, lambda: self.packs.read(name), lambda: self.measure.row)
+    def _look(self, name: str, units: Mapping[str, Unit] | None = None) -> None:
+        """Have the gates look at a pack: while its rows are at hand, or at what is kept."""
+        self.scanner.ensure(name, lambda: units or self.packs.read(name), lambda: self.measure.row)
 
 
 _worker: Worker | None = None

@@ -102,8 +102,9 @@ def _held_out_documents(rows: Counter[str], settings: DatasetSettings) -> set[st
 
 
 def expected_rows(chars: int, settings: DatasetSettings) -> int:
-    """A rough guess of the rows that a document of ``chars`` characters gives."""
-    return max(1, min(chars // CHARS_PER_ROW, sum(settings.chosen_recipes().values())))
+    """A rough guess of the rows that a document of ``chars`` characters gives; a scrap gives none."""
+    wanted = settings.chosen_recipes() | settings.chosen_teacher_recipes()
+    return min(chars // CHARS_PER_ROW, sum(wanted.values()))
 
 
 def check_counts(entries: list[Entry], splits: dict[str, str], settings: DatasetSettings, rejects: Counter) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,8 @@ from datasets_build.conversations import Turns
 from datasets_build.gates.settings import GatesSettings
 from datasets_build.recipes import RECIPES
 from datasets_build.rows import DOCUMENTS, IMPORT_TASK
+from datasets_build.teacher.recipes import TEACHER_RECIPES
+from datasets_build.teacher.settings import TeacherSettings
 from longlora.templates import TemplateSetting
 
 
@@ -46,10 +49,11 @@ class RecipeSettings(_Settings):
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
-        if name not in RECIPES:
-            near = difflib.get_close_matches(name, RECIPES, n=1)
+        known = {**RECIPES, **TEACHER_RECIPES}
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"unknown recipe {name!r}; {hint}known: {', '.join(sorted(RECIPES))}")
+            raise ValueError(f"unknown recipe {name!r}; {hint}known: {', '.join(sorted(known))}")
         return name
 
 
@@ -184,7 +188,8 @@ class DatasetSettings(_Settings):
     )
     seed: int = Field(1, description="Draws passages, phrasings, windows, split and sample. Same seed, same rows.")
     recipes: tuple[RecipeSettings, ...] | None = Field(
-        None, description="Recipes to use, by name or with options; null uses all."
+        None,
+        description="Recipes to use, by name or with options; null uses all (those of a teacher where one is set).",
     )
     per_document: int = Field(
         6,
@@ -192,6 +197,9 @@ class DatasetSettings(_Settings):
         description="Rows of one recipe per document at most. More rows from few documents overlap more.",
     )
     license: str = Field("unknown", description="Licence of the documents, recorded with their rows.")
+    teacher: TeacherSettings | None = Field(
+        None, description="The model behind the recipes paper-qa, book-qa, comparison, review and summary."
+    )
     imports: tuple[ImportSettings, ...] = Field((), description="Files with ready-made rows.")
     mix: MixSettings = Field(MixSettings.model_validate({}), description="Rows of each kind to sample.")
     validation_share: float = Field(
@@ -254,11 +262,28 @@ class DatasetSettings(_Settings):
             raise ValueError(f"lengths has {longest} tokens, above max_tokens ({self.max_tokens})")
         return self
 
+    @model_validator(mode="after")
+    def _teacher_for_its_recipes(self) -> DatasetSettings:
+        named = [r.name for r in self.recipes or () if r.name in TEACHER_RECIPES]
+        if named and self.teacher is None:
+            raise ValueError(f"recipe {named[0]} needs a teacher: set dataset.teacher (base_url and model, or local)")
+        return self
+
     def record(self) -> dict[str, Any]:
         """What decides the rows, for the published dataset: nothing of this machine but the names of files."""
         return _record(self)
 
     def chosen_recipes(self) -> dict[str, int]:
-        """Recipe name -> rows per document, ordered by name."""
-        recipes = self.recipes if self.recipes is not None else tuple(RecipeSettings.model_validate(n) for n in RECIPES)
-        return {r.name: r.per_document or self.per_document for r in sorted(recipes, key=lambda r: r.name)}
+        """Recipe name -> rows per document, ordered by name: those without a teacher."""
+        return self._chosen(RECIPES)
+
+    def chosen_teacher_recipes(self) -> dict[str, int]:
+        """The same for the recipes of a teacher; empty without one."""
+        return self._chosen(TEACHER_RECIPES) if self.teacher is not None else {}
+
+    def _chosen(self, registry: Collection[str]) -> dict[str, int]:
+        recipes = (
+            self.recipes if self.recipes is not None else tuple(RecipeSettings.model_validate(n) for n in registry)
+        )
+        known = sorted((r for r in recipes if r.name in registry), key=lambda r: r.name)
+        return {r.name: r.per_document or self.per_document for r in known}

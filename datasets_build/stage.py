@@ -33,6 +33,9 @@ from datasets_build.rejects import Rejects
 from datasets_build.rows import IMPORT_TASK
 from datasets_build.select import TRAIN, VALIDATION, Entry
 from datasets_build.settings import DatasetSettings
+from datasets_build.teacher.collect import Collector
+from datasets_build.teacher.collect import identity as teacher_identity
+from datasets_build.teacher.recipes import TEACHER_RECIPES
 from longlora.templates import choose_template
 from pdf2txt.errors import UserError
 from pdf2txt.schema import CONVERTED
@@ -46,11 +49,14 @@ Report = Callable[..., None]
 
 def identity(settings: DatasetSettings) -> dict[str, Any]:
     """What decides the rows besides settings and inputs: the recipes' versions."""
+    asked = {name: TEACHER_RECIPES[name].version for name in settings.chosen_teacher_recipes()}
+    teacher = teacher_identity(settings.teacher, settings.teacher.name) if settings.teacher and asked else {}
     return {
         "build": BUILD_VERSION,
         "imports": imports.IMPORT_VERSION,
         "gates": [scan.SCAN_VERSION, near.NEAR_VERSION, pii.PII_VERSION, decontaminate.NGRAMS_VERSION],
-        "recipes": {name: RECIPES[name].version for name in settings.chosen_recipes()},
+        "recipes": {name: RECIPES[name].version for name in settings.chosen_recipes()} | asked,
+        **({"teacher": teacher} if teacher else {}),
     }
 
 
@@ -60,15 +66,16 @@ def run(settings: DatasetSettings, inputs: dict[str, Path], work: Path, report: 
     Args:
         inputs: ``pdf2txt`` (folder with ``documents.parquet``), ``model`` (Hugging Face directory; only its
             tokenizer is read), ``import-<i>`` for ``settings.imports[i]``, ``decontaminate-<i>`` likewise,
-            ``template`` (where a file), ``units``.
+            ``template`` (where a file), ``units``, ``teacher`` (Hugging Face directory of ``settings.teacher.local``).
         report: see docs/architecture.md.
 
     Returns:
         rows, rows_train, rows_validation, tokens, tasks, rejects, row_digest, units_made, units_reused,
-        documents, documents_validation.
+        documents, documents_validation, gates, and with a teacher what it was asked and what it cost.
 
     Raises:
-        UserError: no rows, too few rows, an import or evaluation file that cannot be read.
+        UserError: no rows, too few rows, an import or evaluation file that cannot be read, a teacher that refuses
+            every call.
         GateError: a gate at level error found something.
     """
     return _Build(settings, inputs, work, report).run()
@@ -99,11 +106,14 @@ class _Build:
         self.leader: dict[str, str] = {}  # doc_id -> the first document with the same text
         self.splits: dict[str, str] = {}  # group -> split
         self.import_names: dict[str, list[str]] = {}  # Entry.source -> its names in dataset.mix.sources
+        self.teacher: dict[str, dict[str, Any]] = {}  # what it was asked, for stats.json and for the metrics
 
     def run(self) -> dict[str, Any]:
         self._imports()  # first: a file that cannot be read is told before the long part
         imported, self.entries = self.entries, []
-        self._documents()
+        known = self._known()
+        self._documents(known)
+        self._ask_teacher(known)
         self.entries = self.keeper.filter([*self.entries, *imported], self.leader.keys())
         self.splits |= select.divide_imports((e for e in self.entries if e.task == IMPORT_TASK), self.settings)
         self._name_apart()
@@ -135,9 +145,8 @@ class _Build:
                 raise
             self.report("warning", message=str(error))
 
-    def _documents(self) -> None:
-        """Rows of the documents. Look at all of them first: what stands beside one depends on the others."""
-        known = self._known()
+    def _documents(self, known: list[Known]) -> None:
+        """Rows that need no teacher."""
         rings = Rings(known, self.splits, {k.doc_id: self._group(k.doc_id) for k in known}, self.settings.seed)
         total = len(known)
         self.report("progress", done=0, total=total, unit="documents", rows=0)
@@ -150,7 +159,10 @@ class _Build:
         self.report("progress", done=total, total=total, unit="documents", rows=len(self.entries))
 
     def _known(self) -> list[Known]:
-        """The documents to make rows of. Divides all of them into splits."""
+        """The documents to make rows of, all looked at before the first row: one may show several of them.
+
+        Divides them into splits.
+        """
         total = len(self.corpus)
         texts: dict[str, str] = {}
         known: list[Known] = []
@@ -235,13 +247,29 @@ class _Build:
                 if not reused:
                     limit = self.settings.max_tokens
                     unit = imports.chunk_unit(batch, sha256, common, license_, limit, self.worker.measure)
-                    there = self.worker.file(key, {IMPORT_TASK: unit})
-                self._look(there, one.kind, "", reused)
+                    there = list(self.packs.put(key, {IMPORT_TASK: unit}).values())
+                self._look(there, one.kind, "", reused, lambda: self.worker.measure.row)
 
-    def _look(self, filed: list[Filed], kind: str, group: str, reused: bool) -> None:
+    def _ask_teacher(self, known: list[Known]) -> None:
+        if not self.settings.chosen_teacher_recipes():
+            return
+        split_of = {k.doc_id: self.splits[self._group(k.doc_id)] for k in known}
+        collector = Collector(
+            self.job, self.corpus, known, split_of, lambda: self.worker.measure, self.packs,
+            self.inputs.get("teacher"), self.report,
+        )  # fmt: skip
+        for made in collector.run():
+            group = self._group(made.doc_ids[0])
+            self._look([made.filed], "long", group, made.reused, lambda: collector.lengths.row)
+        self.teacher = {"stats": collector.account.statistics(), "metrics": collector.account.metrics()}
+
+    def _look(
+        self, filed: list[Filed], kind: str, group: str, reused: bool, measure: Callable[[], scan.Measure]
+    ) -> None:
         """File the units of a pack, and have the gates look at it unless they have."""
-        seen = reused and self.scanner.has(filed[0].name)
-        self.worker.look(filed[0].name)
+        name = filed[0].name
+        seen = self.scanner.has(name)
+        self.scanner.ensure(name, lambda: self.packs.read(name), measure)
         self._file(filed, kind, group, reused, seen)
 
     def _file(self, units: Iterable[Filed], kind: str, group: str, reused: bool, seen: bool) -> None:
@@ -291,6 +319,8 @@ class _Build:
         }
         publish.write_json(aside / "splits.json", documents)
         stats = publish.statistics(chosen, splits, reasons, len(self.entries) - len(chosen), row_digest)
+        if self.teacher:
+            stats["teacher"] = self.teacher["stats"]
         gates = self.settings.gates
         sought = {"decontamination": self.scanner.index, "language": gates.languages, "pii": gates.pii}
         looked = [name for name in GATES if sought.get(name, True) and self.keeper.level(name) != "off"]
@@ -315,6 +345,7 @@ class _Build:
             "gates": {g["gate"]: g["found"] for g in stats["gates"] if g["found"]},
             "units_made": self.made,
             "units_reused": self.reused,
+            **self.teacher.get("metrics", {}),
         }
 
     def _sources(self, chosen: list[Entry]) -> dict[str, tuple[str, int]]:

@@ -11,6 +11,7 @@ import typer
 
 from flows import cli_library, cli_merge, cli_prefect, cli_store, cli_train
 from flows.cli_common import (
+    BudgetOption,
     ConfigArgument,
     FromOption,
     JsonOption,
@@ -47,6 +48,7 @@ def run(
     from_: FromOption = None,
     until: UntilOption = None,
     rerun: RerunOption = None,
+    budget: BudgetOption = None,
     no_prefect: NoPrefectOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -57,9 +59,10 @@ def run(
         from flows.plan import Selection
         from flows.store import Store
 
-        settings = load(config, overrides=set_ or (), pdfs=pdfs or (), store=store)
+        overrides = [*(set_ or ()), *([f"dataset.teacher.budget={budget}"] if budget else [])]
+        settings = load(config, overrides=overrides, pdfs=pdfs or (), store=store)
         selection = Selection(from_, until, tuple(rerun or ()))
-        job = Job(settings, Store(resolve_store(settings)), selection, config, overrides=tuple(set_ or ()))
+        job = Job(settings, Store(resolve_store(settings)), selection, config, overrides=tuple(overrides))
         _carry_out(job, not no_prefect, as_json)
 
 

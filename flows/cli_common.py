@@ -23,6 +23,14 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, e.g. train.max_steps=40; repeatable."),
 ]
+BudgetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--budget",
+        metavar="AMOUNT",
+        help="What the teacher may cost: an amount in the currency of its prices, or tokens (`500k tokens`).",
+    ),
+]
 FromOption = Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Reuse everything before STAGE.")]
 UntilOption = Annotated[str | None, typer.Option("--until", metavar="STAGE", help="Stop after STAGE.")]
 RerunOption = Annotated[

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli_common import (
+    BudgetOption,
     ConfigArgument,
     JsonOption,
     PdfsOption,
@@ -57,12 +58,13 @@ def dataset_build(
     pdfs: PdfsOption = None,
     store: StoreOption = None,
     set_: SetOption = None,
+    budget: BudgetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Build the dataset of a run file: `run --until datasets_build`."""
     from flows.cli import run
 
-    run(config, pdfs=pdfs, store=store, set_=set_, until="datasets_build", as_json=as_json)
+    run(config, pdfs=pdfs, store=store, set_=set_, until="datasets_build", budget=budget, as_json=as_json)
 
 
 @dataset_app.command("view")

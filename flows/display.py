@@ -167,10 +167,18 @@ def _pdf2txt(m: dict[str, Any]) -> list[str]:
 
 
 def _datasets_build(m: dict[str, Any]) -> list[str]:
-    return [
+    lines = [
         f"{m['rows']} rows ({m['rows_train']} train, {m['rows_validation']} validation), {m['tokens']:,} tokens, "
         f"{len(m['tasks'])} tasks"
     ]
+    if "teacher_model" in m:
+        cost = "" if m["teacher_cost"] is None else f", cost {m['teacher_cost']:,.4g}"
+        tokens = m["teacher_prompt_tokens"] + m["teacher_completion_tokens"]
+        new = m.get("teacher_new_calls", 0)
+        lines.append(
+            f"teacher {m['teacher_model']}: {m['teacher_calls']:,} calls ({new:,} new), {tokens:,} tokens{cost}"
+        )
+    return lines
 
 
 def _train(m: dict[str, Any]) -> list[str]:

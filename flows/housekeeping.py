@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from datasets_build.teacher.responses import CALLS
 from flows.runs import list_runs
 from flows.store import OUTPUT, UNITS_LOG, Store, list_files, read_manifest, remove
 from pdf2txt.units import READING
@@ -70,6 +71,8 @@ def find_garbage(store: Store, keep: int) -> Garbage:
     for path in () if busy else sorted(store.units.glob("*/*")):
         if path.parent.name == READING and interrupted:
             continue  # half-read documents, which the attempt goes on with
+        if path.parent.name == CALLS:
+            continue  # of a teacher: what may have been paid without a reply counts against its budget
         if f"{path.parent.name}/{path.name}" not in units:
             garbage.paths.append(("unit", path, _size(path)))
     # What a killed process was writing aside or deleting.

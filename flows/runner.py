@@ -235,7 +235,8 @@ def _make(
     if earlier.get("upstream_outputs") != upstream or (again and not earlier.get("rerun")):
         store.discard(attempt)
         for unit in (replaces or {}).get("units", []) if again else ():
-            (store.units / unit).unlink(missing_ok=True)
+            if not unit.startswith("responses/"):  # a teacher's replies were paid for, and would come out the same
+                (store.units / unit).unlink(missing_ok=True)
     attempt.mkdir(parents=True, exist_ok=True)
     note = {
         "run_id": record.run_id,
@@ -284,6 +285,8 @@ def _inputs(config: RunConfig, store: Store, plan: Plan, stage: Stage, report: S
         write_atomic(inputs["sources"], json.dumps(plan.external.documents, indent=1).encode())
     if stage.reads_model:
         inputs["model"] = models.prepare(config.model, store.models, report)
+    if stage.name == "datasets_build" and config.dataset.teacher and config.dataset.teacher.local:
+        inputs["teacher"] = models.prepare(config.dataset.teacher.local, store.models, report)
     return inputs
 
 

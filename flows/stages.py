@@ -179,6 +179,9 @@ def gather(config: RunConfig, hashes: FileHashes, store: Path, wanted: Sequence[
     for stage in STAGES:
         if stage.reads_model:
             content[stage.name]["model"] = tokenizer if stage.name == "datasets_build" else model
+    if (teacher := config.dataset.teacher) is not None and teacher.local is not None and "datasets_build" in wanted:
+        own = hashes.many(models.model_files(teacher.local))
+        content["datasets_build"]["teacher"] = {p.name: sha for p, sha in own.items()}
     for index, item in enumerate(config.dataset.imports if "datasets_build" in wanted else ()):
         # A hub dataset is fetched here, as a hub model is: its content counts, so it has to be known.
         key = f"dataset.imports.{index}.{'path' if item.path else 'hub'}"

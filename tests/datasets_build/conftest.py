@@ -45,6 +45,8 @@ def build(smollm2_dir: Path, tmp_path: Path) -> Callable[..., Built]:
         inputs = {"pdf2txt": source, "model": smollm2_dir, "units": tmp_path / "units"}
         inputs |= {f"import-{i}": one.path for i, one in enumerate(parsed.imports) if one.path}
         inputs |= {f"decontaminate-{i}": path for i, path in enumerate(parsed.decontaminate)}
+        if parsed.teacher is not None and parsed.teacher.local is not None:
+            inputs["teacher"] = smollm2_dir
         (tmp_path / work).mkdir(exist_ok=True)
         metrics = run(parsed, inputs, tmp_path / work, lambda event, **fields: events.append((event, fields)))
         return Built(metrics, events, tmp_path / work / "output")
