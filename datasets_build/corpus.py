@@ -18,7 +18,7 @@ from pdf2txt.units import digest
 if TYPE_CHECKING:
     import pyarrow as pa
 
-CACHE_CHARS = 4_000_000  # of text whose readings are kept: neighbours are asked for again at once
+CACHE_DOCUMENTS = 5  # readings that are kept at least: neighbours are asked for again at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +54,14 @@ class Measured:
 class Corpus:
     """A ``documents.parquet``. Opened where it is used: a process gets the path, not the file."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, cache_chars: int = 0) -> None:
+        """``cache_chars``: of text whose readings are kept; what stands in a context is asked for again soon."""
+        self.path, self.cache_chars = path, cache_chars
         self._cache: OrderedDict[tuple[int, int], tuple[int, Measured]] = OrderedDict()
+        self._chars = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_cache": OrderedDict()}
+        return {"path": self.path, "cache_chars": self.cache_chars, "_cache": OrderedDict(), "_chars": 0}
 
     @cached_property
     def _file(self) -> Any:
@@ -78,7 +80,7 @@ class Corpus:
                 yield _known(table.slice(row, 1), group, row)
 
     def measured(self, known: Known, measure: Measure) -> Measured:
-        """The reading of a document; those asked for last are kept, up to ``CACHE_CHARS``."""
+        """The reading of a document, kept for a while."""
         place = (known.group, known.row)
         if place in self._cache:
             self._cache.move_to_end(place)
@@ -86,8 +88,9 @@ class Corpus:
         table = self._file.read_row_group(known.group, use_threads=False).slice(known.row, 1)
         found = Measured(Reading(Document.from_table(table), known.content), measure)
         self._cache[place] = (known.chars, found)
-        while len(self._cache) > 1 and sum(chars for chars, _ in self._cache.values()) > CACHE_CHARS:
-            self._cache.popitem(last=False)
+        self._chars += known.chars
+        while len(self._cache) > CACHE_DOCUMENTS and self._chars > self.cache_chars:
+            self._chars -= self._cache.popitem(last=False)[1][0]
         return found
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from datasets_build import card, imports, publish, select
 from datasets_build.build import BUILD_VERSION, Job, pack, unpack
-from datasets_build.company import Rings
+from datasets_build.company import CHARS_PER_TOKEN, Rings
 from datasets_build.corpus import Corpus, Known
 from datasets_build.gates import Gates
 from datasets_build.measure import tokenizer_digest
@@ -76,7 +76,8 @@ class _Build:
             tokenizer = digest(tokenizer, template.chat_template)
         self.job = Job(settings, tokenizer, template)
         self.packs = Packs(self.units)
-        self.corpus = Corpus(inputs["pdf2txt"] / "documents.parquet")
+        nearby = 2 * CHARS_PER_TOKEN * self.job.context_tokens
+        self.corpus = Corpus(inputs["pdf2txt"] / "documents.parquet", cache_chars=nearby)
         self.worker = Worker(self.job, inputs["model"], self.packs, self.corpus)
         self.entries: list[Entry] = []
         self.rejects = Rejects(work / "rejects.jsonl")
