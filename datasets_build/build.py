@@ -30,6 +30,7 @@ BUILD_VERSION = 4  # raised when the same candidate gives another row
 MAX_CANDIDATES = 20  # per wanted row: where most fail, more of the same would fail too
 MAIN_SHARE = (0.25, 0.75)  # of a context that several long documents share, for the one asked about
 FOR_QUESTION = 500  # tokens of a question, and of its answer, that are made from the window
+NEARLY = 0.1  # of its length may lack of a context that is called full
 UNSCOPED = 0.5  # how often a question that quotes its place does not name its document
 
 Unit = dict[str, list[dict[str, Any]]]  # {"rows": [...], "rejects": [...]}
@@ -196,7 +197,8 @@ class Builder:
                 overhead = self.measure.row(empty.instruction(asked, ""), early.answer)
         layout = Layout(frame, Part(self.source, window, hides), place=place)
         room = target - overhead - sum(counts[window.first : window.last + 1]) - 4 * LABEL_TOKENS
-        if (several or filled) and room >= MIN_PART + LABEL_TOKENS:
+        # A scrap of another document at the end of a context that is nearly full would teach nothing.
+        if room >= MIN_PART + LABEL_TOKENS and (several or (filled and room >= NEARLY * target)):
             others = rng.sample(self._company, len(self._company))
             layout.others = fill(room, (read() for read in others), rng)
         while True:

@@ -18,7 +18,7 @@ from pdf2txt.units import digest
 if TYPE_CHECKING:
     import pyarrow as pa
 
-CACHE_CHARS = 4_000_000  # of text whose readings are kept: neighbours are asked for again at once
+CACHE_DOCUMENTS = 5  # readings that are kept at least: neighbours are asked for again at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +55,16 @@ class Measured:
 class Corpus:
     """A ``documents.parquet``. Opened where it is used: a process gets the path, not the file."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, cache_chars: int = 0) -> None:
+        """``cache_chars``: of text whose readings are kept; what stands in a context is asked for again soon."""
+        self.path, self.cache_chars = path, cache_chars
         self._cache: OrderedDict[tuple[int, int], tuple[int, Measured]] = OrderedDict()
+        self._chars = 0
         self._group: tuple[int, Any] = (-1, None)  # the row group read last
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_cache": OrderedDict(), "_group": (-1, None)}
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For another process: which opens the file itself."""
+        return Corpus, (self.path, self.cache_chars)
 
     @cached_property
     def _file(self) -> Any:
@@ -88,15 +91,16 @@ class Corpus:
         return Reading(Document.from_table(self._table(known.group).slice(known.row, 1)), known.content)
 
     def measured(self, known: Known, measure: Measure) -> Measured:
-        """The reading of a document; those asked for last are kept, up to ``CACHE_CHARS``."""
+        """The reading of a document, kept for a while."""
         place = (known.group, known.row)
         if place in self._cache:
             self._cache.move_to_end(place)
             return self._cache[place][1]
         found = Measured(self.reading(known), measure)
         self._cache[place] = (known.chars, found)
-        while len(self._cache) > 1 and sum(chars for chars, _ in self._cache.values()) > CACHE_CHARS:
-            self._cache.popitem(last=False)
+        self._chars += known.chars
+        while len(self._cache) > CACHE_DOCUMENTS and self._chars > self.cache_chars:
+            self._chars -= self._cache.popitem(last=False)[1][0]
         return found
 
     def _table(self, group: int) -> Any:

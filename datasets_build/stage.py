@@ -17,7 +17,7 @@ from typing import Any
 
 from datasets_build import card, imports, publish, select
 from datasets_build.build import BUILD_VERSION, Job
-from datasets_build.company import Rings
+from datasets_build.company import CHARS_PER_TOKEN, Rings
 from datasets_build.corpus import Corpus, Known
 from datasets_build.gates import decontaminate, near, pii, scan
 from datasets_build.gates.base import GATES
@@ -92,7 +92,8 @@ class _Build:
         self.job = Job(settings, tokenizer, template)
         units = inputs.get("units", work / "units")
         self.packs = Packs(Units(units, UNIT_KIND))
-        self.corpus = Corpus(inputs["pdf2txt"] / "documents.parquet")
+        nearby = 2 * CHARS_PER_TOKEN * self.job.context_tokens
+        self.corpus = Corpus(inputs["pdf2txt"] / "documents.parquet", cache_chars=nearby)
         self.scanner = Scanner(
             settings.gates, settings.max_tokens, self.packs, Units(units, scan.KIND), self._index(units), tokenizer
         )
