@@ -134,7 +134,7 @@ class _Build:
             return
         mine = [d for d, leader in self.leader.items() if d == leader or not self.settings.exclude_duplicates]
         collector = Collector(
-            self.worker.job, self.inputs["pdf2txt"] / "documents.parquet", sorted(mine), lambda: self.worker.measure,
+            self.worker.job, self.inputs["pdf2txt"] / "documents.parquet", [mine], lambda: self.worker.measure,
             self.units.folder.parent, self.inputs.get("teacher"), self.report,
         )  # fmt: skip
         together: list[tuple[str, ...]] = []

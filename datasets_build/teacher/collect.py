@@ -94,18 +94,18 @@ class Collector:
 
     Args:
         documents: ``documents.parquet``.
-        doc_ids: the documents to ask about, ordered.
+        groups: the documents to ask about; those of one group may be compared.
         measure: gives the target model's tokenizer; called when the first unit is missing.
         units: the folder of units.
         folder: of a model on this machine.
     """
 
     def __init__(
-        self, job: Job, documents: Path, doc_ids: Sequence[str], measure: Callable[[], Measure], units: Path,
+        self, job: Job, documents: Path, groups: Sequence[Sequence[str]], measure: Callable[[], Measure], units: Path,
         folder: Path | None, report: Callable[..., None],
     ) -> None:  # fmt: skip
         assert job.settings.teacher is not None
-        self.job, self.documents, self.doc_ids, self.lengths = job, documents, list(doc_ids), Lengths(measure)
+        self.job, self.documents, self.groups, self.lengths = job, documents, groups, Lengths(measure)
         self.root, self.folder, self.report = units, folder, report
         self.teacher = job.settings.teacher
         self.model = model_key(self.teacher, folder)
@@ -154,9 +154,9 @@ class Collector:
     def _tasks(self) -> Iterator[tuple[TeacherRecipe, tuple[str, ...]]]:
         """Recipe and documents of every unit: what is about one document together, so that it is read once."""
         recipes = [TEACHER_RECIPES[name] for name in self.job.settings.chosen_teacher_recipes()]
-        for doc_id in self.doc_ids:
+        for doc_id in sorted(doc_id for group in self.groups for doc_id in group):
             yield from ((recipe, (doc_id,)) for recipe in recipes if not recipe.pair)
-        pairs = pair_up(self.doc_ids, self.job.settings.seed)
+        pairs = [pair for group in self.groups for pair in pair_up(group, self.job.settings.seed)]
         yield from ((recipe, pair) for recipe in recipes if recipe.pair for pair in pairs)
 
     def _subject(self, doc_ids: tuple[str, ...]) -> Subject:

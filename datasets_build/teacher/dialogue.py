@@ -10,7 +10,7 @@ from functools import cached_property
 from random import Random
 from typing import Any, TypeVar
 
-from datasets_build.build import FRAMES, PART, SEPARATOR, WHOLE, Job
+from datasets_build.build import Job
 from datasets_build.measure import Measure
 from datasets_build.reading import Reading
 from datasets_build.recipes.base import Reject, shuffled
@@ -18,6 +18,7 @@ from datasets_build.rows import Row, make_row
 from datasets_build.teacher import prompts
 from datasets_build.teacher.asking import Asking
 from datasets_build.teacher.calls import Call, Usage, parameters
+from datasets_build.teacher.frames import ONE, PART, SEPARATOR, TWO, WHOLE
 from datasets_build.teacher.quotes import Shown, folded
 from datasets_build.teacher.recipes import MIN_WORDS, TeacherRecipe, words
 from datasets_build.teacher.replies import Junk, parse_object, string, strings, truth
@@ -29,11 +30,6 @@ SPARE_TOKENS = 16  # tokens can merge otherwise at a joint than where passages a
 MAX_QUESTION_WORDS = 80
 MIN_ANCHOR_WORDS = 20
 SAME_ANSWER = 0.5  # F1 of words: an answer without the text that is as near to the row's needs no text
-PAIR_FRAMES = (
-    "Here are two documents.\n\nFirst document:\n\n{first}\n\nSecond document:\n\n{second}\n\n{question}",
-    "{question}\n\nAnswer from these two documents.\n\nFirst document:\n\n{first}\n\nSecond document:\n\n{second}",
-    "First document:\n\n{first}\n\nSecond document:\n\n{second}\n\nBoth documents end here. {question}",
-)
 _POINTS_AT_CHUNK = re.compile(r"\b(?:this|the|given|above)\s+(?:passages?|text above|text below|excerpt above)\b", re.I)
 
 T = TypeVar("T")
@@ -140,7 +136,7 @@ class Dialogue:
                 raise Rejected(unfit.reason, unfit.detail)
         rng = self._rng(self.n)
         chunks = [self._chunk(reading) for reading in self.subject.readings]
-        frame, left_share = rng.choice(PAIR_FRAMES if self.recipe.pair else FRAMES), rng.random()
+        frame, left_share = rng.choice(TWO if self.recipe.pair else ONE), rng.random()
         limit = self.settings.max_tokens
         target = int(limit * rng.uniform(self.settings.fill, 1.0))
         if self.recipe.kinds:
