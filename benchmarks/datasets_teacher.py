@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[0] = str(ROOT / "tests")  # in place of this folder, whose pdf2txt.py would hide the package
 from teacher_server import KEY, Answer, TeacherServer  # noqa: E402
 
 MODEL = "smollm2-135m-q4"

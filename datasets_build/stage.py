@@ -254,9 +254,11 @@ class _Build:
     def _ask_teacher(self, known: list[Known]) -> None:
         if not self.settings.chosen_teacher_recipes():
             return
-        split_of = {k.doc_id: self.splits[self._group(k.doc_id)] for k in known}
+        sides: dict[str, list[Known]] = {}
+        for k in known:
+            sides.setdefault(self.splits[self._group(k.doc_id)], []).append(k)
         collector = Collector(
-            self.job, self.corpus, known, split_of, lambda: self.worker.measure, self.packs,
+            self.job, self.corpus, sides.values(), lambda: self.worker.measure, self.packs,
             self.inputs.get("teacher"), self.report,
         )  # fmt: skip
         for made in collector.run():

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import queue
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from datasets_build import layout
 from datasets_build.build import Job
 from datasets_build.corpus import Corpus, Known
 from datasets_build.measure import Measure
 from datasets_build.packs import Filed, Packs
+from datasets_build.teacher import frames
 from datasets_build.teacher.asking import Asking, Client, Unanswered
 from datasets_build.teacher.calls import Usage
 from datasets_build.teacher.dialogue import Dialogue, Lengths, Outcome, Subject
@@ -92,20 +94,20 @@ class Collector:
     """Makes the units of the teacher that are missing.
 
     Args:
-        documents: those to ask about, of ``corpus``.
-        split_of: their splits; two documents are only compared if they are in one.
+        groups: the documents to ask about, of ``corpus``; those of one group may be compared.
         measure: gives the target model's tokenizer; called when the first unit is missing.
         packs: where the rows are kept. Replies are kept beside them.
         folder: of a model on this machine.
     """
 
     def __init__(
-        self, job: Job, corpus: Corpus, documents: Sequence[Known], split_of: Mapping[str, str],
-        measure: Callable[[], Measure], packs: Packs, folder: Path | None, report: Callable[..., None],
+        self, job: Job, corpus: Corpus, groups: Collection[Sequence[Known]], measure: Callable[[], Measure],
+        packs: Packs, folder: Path | None, report: Callable[..., None],
     ) -> None:  # fmt: skip
         assert job.settings.teacher is not None
-        self.job, self.corpus, self.split_of, self.lengths = job, corpus, split_of, Lengths(measure)
-        self.documents = {k.doc_id: k for k in sorted(documents, key=lambda k: k.doc_id)}
+        self.job, self.corpus, self.lengths = job, corpus, Lengths(measure)
+        self.groups = [sorted(k.doc_id for k in group) for group in groups]
+        self.documents = {k.doc_id: k for group in groups for k in group}
         self.packs, self.root, self.folder, self.report = packs, packs.units.folder.parent, folder, report
         self.teacher = job.settings.teacher
         self.model = model_key(self.teacher, folder)
@@ -153,12 +155,9 @@ class Collector:
     def _tasks(self) -> Iterator[tuple[TeacherRecipe, tuple[str, ...]]]:
         """Recipe and documents of every unit: what is about one document together, so that it is read once."""
         recipes = [TEACHER_RECIPES[name] for name in self.job.settings.chosen_teacher_recipes()]
-        for doc_id in self.documents:
+        for doc_id in sorted(self.documents):
             yield from ((recipe, (doc_id,)) for recipe in recipes if not recipe.pair)
-        sides: dict[str, list[str]] = {}
-        for doc_id in self.documents:
-            sides.setdefault(self.split_of[doc_id], []).append(doc_id)
-        pairs = sorted(pair for side in sides.values() for pair in pair_up(side, self.job.settings.seed))
+        pairs = sorted(pair for group in self.groups for pair in pair_up(group, self.job.settings.seed))
         yield from ((recipe, pair) for recipe in recipes if recipe.pair for pair in pairs)
 
     def _subject(self, doc_ids: tuple[str, ...]) -> Subject:
@@ -190,6 +189,7 @@ class Collector:
         return digest(
             ["teacher", recipe.name, recipe.version, per_document, identity(self.teacher, self.model)],
             [s.seed, s.template, s.max_tokens, s.min_tokens, s.fill, s.license, self.job.tokenizer_digest],
+            [layout.ONE, frames.TWO],
             subject.content,
         )
 

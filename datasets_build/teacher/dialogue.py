@@ -19,6 +19,7 @@ from datasets_build.rows import Row, make_row
 from datasets_build.teacher import prompts
 from datasets_build.teacher.asking import Asking
 from datasets_build.teacher.calls import Call, Usage, parameters
+from datasets_build.teacher.frames import TWO
 from datasets_build.teacher.quotes import Shown, folded
 from datasets_build.teacher.recipes import MIN_WORDS, TeacherRecipe, words
 from datasets_build.teacher.replies import Junk, parse_object, string, strings, truth
@@ -31,11 +32,6 @@ MAX_QUESTION_WORDS = 80
 MIN_ANCHOR_WORDS = 20
 SAME_ANSWER = 0.5  # F1 of words: an answer without the text that is as near to the row's needs no text
 WHOLE, PART = "document", "excerpt"  # what the text is called when it is all of the document, and when a part
-PAIR_FRAMES = (
-    "Here are two documents.\n\nFirst document:\n\n{first}\n\nSecond document:\n\n{second}\n\n{question}",
-    "{question}\n\nAnswer from these two documents.\n\nFirst document:\n\n{first}\n\nSecond document:\n\n{second}",
-    "First document:\n\n{first}\n\nSecond document:\n\n{second}\n\nBoth documents end here. {question}",
-)
 _POINTS_AT_CHUNK = re.compile(r"\b(?:this|the|given|above)\s+(?:passages?|text above|text below|excerpt above)\b", re.I)
 
 T = TypeVar("T")
@@ -142,7 +138,7 @@ class Dialogue:
                 raise Rejected(unfit.reason, unfit.detail)
         rng = self._rng(self.n)
         chunks = [self._chunk(reading) for reading in self.subject.readings]
-        frame, left_share = rng.choice(PAIR_FRAMES if self.recipe.pair else ONE), rng.random()
+        frame, left_share = rng.choice(TWO if self.recipe.pair else ONE), rng.random()
         limit = self.settings.max_tokens
         target = int(limit * rng.uniform(self.settings.fill, 1.0))
         if self.recipe.kinds:

@@ -125,10 +125,11 @@ def test_where_the_courier_dies_too_only_calls_in_flight_are_sent_again(server, 
     before = server.sent()
     kept = len(list((build.units / "responses").iterdir()))
     lost = Responses(build.units).ledger("scripted").lost.calls
-    assert kept + lost == len(before) and 1 <= lost <= 4
+    # A mark is written before its request leaves, so it may count one that never arrived.
+    assert len(before) <= kept + lost and 1 <= lost <= 4
     metrics = build.finish()
     again = [p for p in set(before) if server.sent().count(p) > 1]
-    assert len(again) == lost == metrics["teacher_store_lost_calls"]
+    assert len(again) <= lost == metrics["teacher_store_lost_calls"]
     assert metrics["teacher_calls"] == 72
 
 
