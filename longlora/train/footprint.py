@@ -104,7 +104,7 @@ def _kept(settings: TrainSettings, sizes: Sizes, tokens: int) -> float:
     tiled = _tiled(settings, tokens)
     # RMSNorm computes in fp32 and keeps that copy of its input; for its own weight it keeps the normalised input.
     norms = 2 * (d * 4 + d * e * sizes.norms_trained) if sizes.rms_norm else 2 * d * e
-    if tiled < tokens:
+    if settings.tile_mlp:
         norms = d * e  # the input of the second alone; that of the first is the layer's
     # queries, keys, values, the heads' outputs in two halves and joined; the input of LoRA on q, k, v
     attention = e * (queries + 2 * keys + 2 * queries + d) + 4 * s.heads

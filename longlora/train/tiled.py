@@ -41,7 +41,7 @@ def tile_mlp(model: Any, tokens: int) -> None:
 
 
 def tile_norms(model: Any, tokens: int) -> None:
-    """Have the norms on the residual stream of every layer keep their input alone. Equal as in `tile_mlp`.
+    """Have the norms on the residual stream of every layer keep their input alone, however short it is.
 
     Args:
         model: as there; modules right below a layer whose only weights are vectors of the hidden size are its norms.
@@ -54,16 +54,18 @@ def tile_norms(model: Any, tokens: int) -> None:
             weights = list(module.parameters())
             if weights and all(tuple(w.shape) == (model.config.hidden_size,) for w in weights):
                 norm: Any = module
-                norm.forward = partial(_forward_tiled, norm.forward, tokens)
+                norm.forward = partial(_forward_tiled, norm.forward, tokens, recompute_one=True)
 
 
-def _forward_tiled(forward: Callable[[Tensor], Tensor], tokens: int, states: Tensor) -> Tensor:
-    """(B, L, d) -> (B, L, d) through ``forward``, in pieces (1, n, d)."""
+def _forward_tiled(
+    forward: Callable[[Tensor], Tensor], tokens: int, states: Tensor, *, recompute_one: bool = False
+) -> Tensor:
+    """(B, L, d) -> (B, L, d) through ``forward``, in pieces (1, n, d), each recomputed; a single one if asked for."""
     import torch
     from torch.utils.checkpoint import checkpoint
 
     flat = states.flatten(0, -2)  # (B·L, d), a view
-    if len(flat) <= tokens:
+    if len(flat) <= tokens and not recompute_one:
         return forward(states)
     pieces = [piece[None] for piece in flat.split(tokens)]
     if torch.is_grad_enabled():
