@@ -26,7 +26,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+if __name__ == "__main__":  # this folder has files with names of libraries
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention

@@ -46,13 +46,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+if __name__ == "__main__":  # this folder has files with names of libraries
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import torch
 import transformers
-from attention import device_name
 from transformers import AutoConfig
 
+from benchmarks.attention import device_name
 from longlora import models, rope
 from longlora.evaluation.data import Sources
 from longlora.evaluation.settings import EvaluateSettings

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[0] = str(ROOT)  # this folder has files with names of libraries
 RESULTS = ROOT / "benchmarks" / "results"
 VARIANTS = ("full", "chunked", "recomputed")
 

@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path[0] = str(ROOT)  # this folder has files with names of libraries
 RESULTS = ROOT / "benchmarks" / "results" / "train_data.jsonl"
 SEED = 1
 

@@ -45,13 +45,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+if __name__ == "__main__":  # this folder has files with names of libraries
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import torch
 import transformers
-from attention import cell, device_name
 from transformers import AutoModelForCausalLM, LlamaConfig, TrainerCallback
 
+from benchmarks.attention import cell, device_name
 from longlora import adapters, attention, models
 from longlora.errors import UserError
 from longlora.flops import Work, device_peak

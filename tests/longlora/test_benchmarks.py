@@ -19,9 +19,8 @@ from longlora.models import ModelSettings
 from longlora.train.device import named_device
 from longlora.train.settings import TrainSettings
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-import context_extension
-import train_step
+sys.path.append(str(Path(__file__).parents[2]))
+from benchmarks import context_extension, train_step
 
 
 @pytest.fixture(autouse=True)
