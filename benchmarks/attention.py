@@ -16,8 +16,6 @@ line is S²-Attn's alone.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import statistics
 import sys
 import time
@@ -32,6 +30,7 @@ if __name__ == "__main__":  # this folder has files with names of libraries
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from benchmarks.lines import device_name, keep, markdown, newest
 from longlora.attention.backends import choose, s2_attention
 from longlora.attention.heads import Part
 from longlora.attention.plan import Span, group_tokens, make_plan
@@ -126,16 +125,6 @@ def measure(options: argparse.Namespace, length: int, group: float, dtype: str) 
     }
 
 
-def device_name(device: str) -> str:
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
 COLUMNS = {
     "length": "tokens", "group_tokens": "group", "mode": "mode", "dtype": "dtype", "backend": "backend",
     "heads": "heads", "kv_heads": "KV heads", "device": "device", "threads": "threads", "full_seconds": "full, s",
@@ -147,8 +136,8 @@ SAME = ("length", "group_tokens", "mode", "dtype", "backend", "device", "threads
 
 def table(lines: list[dict[str, Any]]) -> str:
     """The newest line of each variant, as Markdown."""
-    newest = {tuple(line[key] for key in SAME): line for line in lines}
     order = ("device", "dtype", "length", "group_tokens", "backend")
+    rows = sorted(newest(lines, SAME), key=lambda row: [row[key] for key in order])
     text = [
         "# S²-Attn against full causal SDPA, forward + backward",
         "",
@@ -156,18 +145,9 @@ def table(lines: list[dict[str, Any]]) -> str:
         "same tensors; the speed-up is the median over rounds. Where a CPU has no bfloat16, the bfloat16 lines gain",
         "from computing in float32 as well: there float32 is what S²-Attn itself brings.",
         "",
-        "| " + " | ".join(COLUMNS.values()) + " |",
-        "|" + "---|" * len(COLUMNS),
+        *markdown(COLUMNS.values(), ([row[key] for key in COLUMNS] for row in rows)),
     ]
-    for row in sorted(newest.values(), key=lambda row: [row[key] for key in order]):
-        text.append("| " + " | ".join(cell(row[key]) for key in COLUMNS) + " |")
     return "\n".join(text) + "\n"
-
-
-def cell(value: object) -> str:
-    if value is None:
-        return ""
-    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def main() -> None:
@@ -190,15 +170,9 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     variants = [(options.length, options.group)] if options.length else CPU_VARIANTS
     dtypes = [options.dtype] if options.dtype else ["bfloat16", "float32"] if options.device == "cpu" else ["bfloat16"]
-    options.results.parent.mkdir(parents=True, exist_ok=True)
     for dtype in dtypes:
         for length, group in variants:
-            line = measure(options, length, group, dtype)
-            print(json.dumps(line), flush=True)
-            with options.results.open("a") as file:
-                file.write(json.dumps(line) + "\n")
-    lines = [json.loads(text) for text in options.results.read_text().splitlines()]
-    options.results.with_suffix(".md").write_text(table(lines))
+            keep(options.results, measure(options, length, group, dtype), table)
 
 
 if __name__ == "__main__":

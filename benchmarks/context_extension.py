@@ -53,7 +53,7 @@ import torch
 import transformers
 from transformers import AutoConfig
 
-from benchmarks.attention import device_name
+from benchmarks.lines import device_name, keep
 from longlora import models, rope
 from longlora.evaluation.data import Sources
 from longlora.evaluation.settings import EvaluateSettings
@@ -203,16 +203,6 @@ def report(event: str, **fields: Any) -> None:
 # ------------------------------------------------------------------ results
 
 
-def keep(file: Path, line: dict[str, Any]) -> None:
-    """Append to the results, and write the table anew."""
-    print(json.dumps(line), flush=True)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a") as out:
-        out.write(json.dumps(line) + "\n")
-    lines = [json.loads(text) for text in file.read_text().splitlines()]
-    file.with_suffix(".md").write_text(table(lines))
-
-
 TOGETHER = ("form", "model", "window", "factor", "row_tokens", "rows_per_step", "steps", "device")  # one table
 
 
@@ -298,7 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     if options.variant:
-        keep(options.results, run(options))
+        keep(options.results, run(options), table)
         return
     for variant in VARIANTS:  # a peak of memory is of a whole process
         subprocess.run([sys.executable, __file__, *given, "--variant", variant], check=True)

@@ -31,7 +31,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import os
 import signal
 import statistics
@@ -52,7 +51,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, LlamaConfig, TrainerCallback
 
-from benchmarks.attention import cell, device_name
+from benchmarks.lines import device_name, keep, markdown, newest, read
 from longlora import adapters, attention, models
 from longlora.errors import UserError
 from longlora.flops import Work, device_peak
@@ -337,21 +336,6 @@ def against_full(line: dict[str, Any], lines: Sequence[dict[str, Any]]) -> dict[
 # ------------------------------------------------------------------ results
 
 
-def read(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(text) for text in file.read_text().splitlines()] if file.exists() else []
-
-
-def keep(file: Path, lines: Sequence[dict[str, Any]]) -> None:
-    """Append to the results, and write the table anew."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    for line in lines:
-        line = against_full(line, read(file))
-        print(json.dumps(line), flush=True)
-        with file.open("a") as out:
-            out.write(json.dumps(line) + "\n")
-    file.with_suffix(".md").write_text(table(read(file)))
-
-
 COLUMNS = {
     "model": "model", "device": "device", "threads": "threads", "dtype": "dtype", "length": "tokens",
     "group_tokens": "group", "mode": "mode", "status": "status", "seconds": "s/step", "tokens_per_second": "tokens/s",
@@ -364,19 +348,17 @@ COLUMNS = {
 
 def table(lines: Sequence[dict[str, Any]]) -> str:
     """The newest line of each variant, as Markdown."""
-    newest = {tuple(line.get(key) for key in (*SAME, "group_tokens")): line for line in lines}
     order = ("model", "device", "dtype", "length")
+    rows = newest(lines, (*SAME, "group_tokens"))
+    rows.sort(key=lambda x: ([x[key] for key in order], -(x["group_tokens"] or 10**9)))
     text = [
         "# Training steps: S²-Attn against full attention",
         "",
         "`python benchmarks/train_step.py`; the newest result of each variant. Columns: see there. Speed-up: full / S²",
         "seconds; ceiling: full / S² operations; share: of the ceiling that is reached.",
         "",
-        "| " + " | ".join(COLUMNS.values()) + " |",
-        "|" + "---|" * len(COLUMNS),
+        *markdown(COLUMNS.values(), map(cells, rows)),
     ]
-    for row in sorted(newest.values(), key=lambda x: ([x[key] for key in order], -(x["group_tokens"] or 10**9))):
-        text.append("| " + " | ".join(cell(value) for value in cells(row)) + " |")
     return "\n".join(text) + "\n"
 
 
@@ -430,7 +412,8 @@ def in_own_process(options: argparse.Namespace, given: Sequence[str], length: in
         with tempfile.TemporaryDirectory() as temporary:
             _, about = choose_settings(options, model_folder(options, Path(temporary)), length)
         about["status"] = OUT_OF_MEMORY
-        keep(options.results, [{**about, "group": g, "group_tokens": n} for g, n in tokens_of(groups, length).items()])
+        for group, tokens in tokens_of(groups, length).items():
+            keep(options.results, {**about, "group": group, "group_tokens": tokens}, table)
     else:
         done.check_returncode()
 
@@ -475,7 +458,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if len(runs) > 1 and (options.device == "cpu" or options.isolate):
             in_own_process(options, given, length, groups)
             continue
-        keep(options.results, run(options, length, groups))
+        for line in run(options, length, groups):
+            keep(options.results, against_full(line, read(options.results)), table)
         gc.collect()
         torch.cuda.empty_cache()
 
