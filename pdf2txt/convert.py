@@ -185,6 +185,7 @@ class Conversion:
         """What needs all pages at once, from little of each."""
         total = self.total
         self.on_page(0, total, "document")
+        language = self._language(self._sample(total))  # first: what it loads stays, the pages' edges do not
         edges = [e for first, _ in ranges(total) for e in map(_Edges.from_json, self.spool.get("edges", first))]
         warnings: list[str] = []
         numbered: list[list[Numbered]] = [[] for _ in edges]
@@ -210,7 +211,6 @@ class Conversion:
             sizes.update(e.sizes)
         size = sizes.most_common(1)[0][0] if sizes else 10.0
         bold = sum(e.bold for e in edges) > 0.5 * sizes.total()
-        language = self._language(self._sample(total))
         taken = [[list(map(astuple, found)), row] for found, row in zip(numbered, rows, strict=True)]
         key = digest(size, bold, language, taken)  # pages shaped after another decision are shaped again
         self.spool.put("decided", {"size": size, "bold": bold, "language": language, "key": key, "warnings": warnings})

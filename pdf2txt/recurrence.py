@@ -99,7 +99,7 @@ class _Copies:
 
     def __init__(self, pages: list[list[Candidate]]) -> None:
         self.pages = pages
-        self.runs = lru_cache(512)(self._runs)
+        self.runs = lru_cache(64)(self._runs)  # 25 kB a page
         self.same = lru_cache(8192)(self._same)
 
     def both(self, one: int, other: int) -> bool:

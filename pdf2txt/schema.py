@@ -31,6 +31,11 @@ CONVERTED = ("ok", "partial")
 PAGE_BREAK = "\f"
 _PLACES = ("blocks", "paragraphs")  # the columns that say where text stands
 GROUP_BYTES = 256 * 1024  # of documents that share a row group
+_WRITTEN = {  # statistics or a dictionary of the texts would hold them in memory once more, and help no reader
+    "compression": "zstd",
+    "write_statistics": ["doc_id"],
+    "use_dictionary": ["pages.list.element.origin", "blocks.list.element.kind"],
+}
 _SLICE = 1000  # list entries that are objects in memory at a time
 
 
@@ -215,7 +220,7 @@ class DocumentBuilder:
             pa.ListArray.from_arrays(_numbers(columns["places"], np.int32), places),
         ])  # fmt: skip
         offsets = pa.py_buffer(np.array([0, len(self.text)], np.int64))
-        text = pa.Array.from_buffers(pa.large_string(), 1, [None, offsets, pa.py_buffer(bytes(self.text))])
+        text = pa.Array.from_buffers(pa.large_string(), 1, [None, offsets, pa.py_buffer(self.text)])
         said = _strings([encodable(warning) for warning in warnings])
         row = [
             *(_strings([value]) for value in (sha256[:16], sha256, encodable(source), status, language)),
@@ -316,7 +321,8 @@ def write_unit(path: Path, table: pa.Table, seconds: float) -> None:
     import pyarrow.parquet as pq
 
     buffer = pa.BufferOutputStream()
-    pq.write_table(table.replace_schema_metadata({_SECONDS: str(seconds)}), buffer, compression="zstd")
+    described = table.replace_schema_metadata({_SECONDS: str(seconds)})
+    pq.write_table(described, buffer, **_WRITTEN)
     write_atomic(path, buffer.getvalue())
 
 
@@ -339,7 +345,7 @@ def write_tables(path: Path, tables: Iterable[pa.Table]) -> int:
     import pyarrow.parquet as pq
 
     n, group, size = 0, list[Any](), 0
-    with pq.ParquetWriter(path, arrow_schema(), compression="zstd") as writer:
+    with pq.ParquetWriter(path, arrow_schema(), **_WRITTEN) as writer:
         for table in tables:
             if group and size + table.nbytes > GROUP_BYTES:
                 writer.write_table(pa.concat_tables(group))
