@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from datasets_build.teacher.responses import KIND as REPLIES
 from flows.child import run_in_child
 from flows.config import RunConfig
 from flows.errors import remedy_of
@@ -235,7 +236,7 @@ def _make(
     if earlier.get("upstream_outputs") != upstream or (again and not earlier.get("rerun")):
         store.discard(attempt)
         for unit in (replaces or {}).get("units", []) if again else ():
-            if not unit.startswith("responses/"):  # a teacher's replies were paid for, and would come out the same
+            if not unit.startswith(f"{REPLIES}/"):  # a teacher's replies were paid for, and would come out the same
                 (store.units / unit).unlink(missing_ok=True)
     attempt.mkdir(parents=True, exist_ok=True)
     note = {

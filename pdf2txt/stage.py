@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 STAGE_VERSION = 6
-_PAGE_VERSION = 4  # of pages read by OCR, which most changes of the stage leave as they are
+_PAGE_VERSION = 5  # of pages read by OCR, which most changes of the stage leave as they are
 
 Report = Callable[..., None]
 Sources = dict[str, Path]  # sha256 -> path

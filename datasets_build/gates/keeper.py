@@ -92,8 +92,10 @@ class Keeper:
         ]
 
     def stop_at_errors(self) -> None:
-        """Raises:
-        GateError: the first gate at level error that found something.
+        """Stop the build at the first gate at level error that found something.
+
+        Raises:
+            GateError: with the rows' ids and what to do.
         """
         for finding in self.findings.values():
             if finding.level == "error" and finding.found and finding.gate != "counts":

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from longlora.templates import TemplateSetting
 
-TaskName = Literal["answers", "perplexity", "text_perplexity", "passkey"]
+TaskName = Literal["answers", "written_answers", "perplexity", "text_perplexity", "passkey"]
 
 
 class AnswersSettings(BaseModel):
@@ -22,6 +22,20 @@ class AnswersSettings(BaseModel):
         default=None,
         ge=2,
         description="Rows longer than this (prompt + answer, tokens) are left out; null keeps all.",
+    )
+
+
+class WrittenSettings(BaseModel):
+    """Answers that the model writes to questions of the dataset's validation split."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_rows: int = Field(default=60, ge=1, description="Questions asked, drawn by seed; the time grows with it.")
+    max_tokens: int | None = Field(
+        default=None, ge=2, description="Rows longer than this (prompt + answer, tokens) are left out; null keeps all."
+    )
+    max_answer_tokens: int = Field(
+        default=64, ge=1, description="Rows whose answer is longer are left out, and the model may write no more."
     )
 
 
@@ -71,7 +85,8 @@ class EvaluateSettings(BaseModel):
     tasks: tuple[TaskName, ...] = Field(
         default=("answers", "perplexity", "text_perplexity", "passkey"),
         min_length=1,
-        description="What to measure. text_perplexity needs texts and is left out without them.",
+        description="What to measure. text_perplexity needs texts and is left out without them; written_answers "
+        "takes seconds a question on a CPU and is left to be asked for.",
     )
     texts: tuple[Path, ...] = Field(
         default=(),
@@ -82,6 +97,7 @@ class EvaluateSettings(BaseModel):
         description="Prompt format: chat, inst, plain or a .jinja file; null: as the dataset says, else chat.",
     )
     answers: AnswersSettings = Field(default_factory=AnswersSettings, description="Of the task answers.")
+    written: WrittenSettings = Field(default_factory=WrittenSettings, description="Of the task written_answers.")
     perplexity: PerplexitySettings = Field(
         default_factory=PerplexitySettings, description="Of the tasks perplexity and text_perplexity."
     )

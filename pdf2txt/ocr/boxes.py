@@ -26,21 +26,14 @@ def lie_on_side(boxes: Any) -> bool:
     return tall > flat
 
 
-def slope(boxes: Any, standing: bool = False) -> float:
-    """Degrees by which the text runs downwards, the median of the long boxes weighed by length; 0 for a few.
-
-    ``standing``: of tall boxes, as it will be when the image has been turned by 90 degrees clockwise.
-    """
+def slope(boxes: Any) -> float:
+    """Degrees by which the text runs downwards, the median of the long boxes weighed by length; 0 for a few."""
     slopes = []
     for quad in boxes:
         w, h = sides(quad)
-        if standing:
-            w, h = h, w
-        if w <= _LONG * h:
-            continue
-        (x0, y0), (x1, y1) = (quad[3], quad[0]) if standing else (quad[0], quad[1])
-        dx, dy = (float(y0 - y1), float(x1 - x0)) if standing else (float(x1 - x0), float(y1 - y0))
-        slopes.append((math.degrees(math.atan2(dy, dx)), w))
+        if w > _LONG * h:
+            (x0, y0), (x1, y1) = quad[0], quad[1]
+            slopes.append((math.degrees(math.atan2(y1 - y0, x1 - x0)), w))
     if len(slopes) < _MIN_LONG:
         return 0.0
     slopes.sort()

@@ -1,8 +1,10 @@
 """Turns a page so that its text is upright and level.
 
 Which of the four ways it lies: tall text boxes mean on its side; which side is up tells the recogniser, which
-is sure of upright text only. A page that is already upright costs no second look for boxes, and the lines
-read to find that out are not read again.
+is sure of upright text only. Skew and a page upside down cost no second look for boxes, which are turned with the page,
+and the lines read to find that out are not read again. Boxes of lines on their side are not good enough to read from:
+such a page is turned and looked at again. As it is mostly wider than high, those have a quick look at a small image
+first.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from pdf2txt.ocr.engine import Engine
 _SAMPLE = 5  # lines read to tell which side is up
 _SURE = 0.9  # mean confidence of lines that need no second opinion from the turned image
 _LEVEL = 0.4  # degrees of skew that do no harm: two pixels in the width of a word
+_SMALL = 704  # pixels of an image's longer side that show which way its lines run
 _SKEWED = 15.0  # more is no skew of a scanner
 _WHITE = 255
 
@@ -37,30 +40,43 @@ class Upright:
 
 def make_upright(engine: Engine, image: Any) -> Upright:
     """The page upright, with its text boxes (maybe none)."""
-    import numpy as np
-
-    found = engine.find(image)
-    if not len(found):
-        return Upright(image, found)
-    page = Upright(image, found)
-    if quads.lie_on_side(found):
-        page.rotation, page.image = 90, np.ascontiguousarray(np.rot90(image, -1))
-    skew = quads.slope(found, standing=page.rotation == 90)
+    page = Upright(image, None)
+    height, width = image.shape[:2]
+    if width > height and quads.lie_on_side(engine.find(_small(image))):
+        _turn_right(page)
+    page.boxes = engine.find(page.image)
+    if not page.rotation and quads.lie_on_side(page.boxes):
+        _turn_right(page)
+        page.boxes = engine.find(page.image)
+    if not len(page.boxes):
+        return Upright(image, page.boxes)
+    skew = quads.slope(page.boxes)
     if _LEVEL < abs(skew) <= _SKEWED:
         page.skew = skew
-        page.image, page.offset = level(page.image, skew)
-    if page.rotation or page.skew:
-        page.boxes = engine.find(page.image)
-    if len(page.boxes):
-        _turn_over(engine, page)
+        page.image, page.boxes, page.offset = level(page.image, page.boxes, skew)
+    _turn_over(engine, page)
     return page
 
 
-def level(image: Any, skew: float) -> tuple[Any, tuple[float, float]]:
+def _small(image: Any) -> Any:
+    import cv2
+
+    shrink = min(1.0, _SMALL / max(image.shape[:2]))
+    return cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+
+
+def _turn_right(page: Upright) -> None:
+    import numpy as np
+
+    page.rotation, page.image = 90, np.ascontiguousarray(np.rot90(page.image, -1))
+
+
+def level(image: Any, boxes: Any, skew: float) -> tuple[Any, Any, tuple[float, float]]:
     """The image turned back by ``skew`` degrees about its middle, on a canvas that holds all of it.
 
     Returns:
-        The image and the place of the original's top left corner in it (pixels), as if it had not been turned.
+        The image, the boxes in it, and the place of the original's top left corner in it (pixels), as if it had not
+        been turned.
     """
     import cv2
     import numpy as np
@@ -76,7 +92,7 @@ def level(image: Any, skew: float) -> tuple[Any, tuple[float, float]]:
     turned = cv2.warpAffine(
         image, matrix, (wide, high), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT, borderValue=paper
     )
-    return turned, offset
+    return turned, (boxes @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32), offset
 
 
 def _turn_over(engine: Engine, page: Upright) -> None:
