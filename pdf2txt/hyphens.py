@@ -38,6 +38,9 @@ _ADDRESS = re.compile(r"(https?:/?/?|www\.|doi\.org/|\b10\.\d{4,})\S*$")
 # A DOI that goes on behind a full stop: a sentence begins with a capital letter, and hardly with a number.
 _DOI = re.compile(r"\b10\.\d{4,}/")
 _DOI_REST = re.compile(r"[a-z\d][\w./;()-]*\d[\w./;()-]*(\s|$)")
+# An address that the line's end cuts behind the first dot of its host: "https://doi.|org/10.1000".
+_HOST = re.compile(r"(?:https?://(?:www\.)?[\w-]+|www(?:\.[\w-]+)?)\.")
+_HOST_REST = re.compile(r"[a-z][a-z\d.-]*/")
 # A path, an option, a name of a program, a mail address: its hyphens are mostly its own.
 _CODE_LEFT = re.compile(r"(^\W*--[a-z]|[\\_=@~]|://|^\W*/\w|/\S*/)\S*$")
 _CODE_RIGHT = re.compile(r"^\S*?(\w[\\_=@]\w|\w/\S*/|\w\(\d?\))")
@@ -304,6 +307,8 @@ def join(left: str, right: str, vocabulary: Vocabulary) -> tuple[str, str]:
         if left[-1] in "/:_=&?" or (left[-1] == "-" and not right[:1].isspace()):
             return left, ""
         if left[-1] == "." and _DOI.search(address.group()) and _DOI_REST.match(right):
+            return left, ""
+        if _HOST.fullmatch(address.group()) and _HOST_REST.match(right):
             return left, ""
     if not left or left[-1] not in MARKS:
         tight = left.endswith("—") or bool(_UNSPACED.match(left[-1:]) and _UNSPACED.match(right))

@@ -20,7 +20,7 @@ from pdf2txt.units import READING, Units, digest
 if TYPE_CHECKING:
     import pyarrow as pa
 
-STAGE_VERSION = 6
+STAGE_VERSION = 7
 _PAGE_VERSION = 5  # of pages read by OCR, which most changes of the stage leave as they are
 
 Report = Callable[..., None]

@@ -103,6 +103,21 @@ def test_names_of_things_keep_their_hyphens(pair: str):
     assert joined(pair, "en", "something example") == pair.replace("|", "")
 
 
+@pytest.mark.parametrize(
+    ("left", "right", "between"),
+    [
+        ("Sensing, 3(1). https://doi.", "org/10.1002/rse2.31", ""),
+        ("see www.", "example.org/data for more", ""),
+        ("https://doi.org/10.1111/j.", "1365-2966.2008.13422.x", ""),
+        ("It runs at http://localhost.", "It needs a port.", " "),
+        ("https://example.org.", "and/or elsewhere", " "),  # the address may end here
+        ("See doi.", "org/mode is an editor's", " "),
+    ],
+)
+def test_an_address_cut_behind_a_dot_is_whole_again(left: str, right: str, between: str):
+    assert join(left, right, Vocabulary("en")) == (left, between)
+
+
 def test_marks_of_the_text_layer_are_hyphens():
     known = Vocabulary("en")
     assert join("an exam\x02", "ple", known) == ("an exam", "")
