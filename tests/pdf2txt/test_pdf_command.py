@@ -80,7 +80,7 @@ def test_both_names_have_the_same_options():
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_says_how_to_go_on(typeset, tmp_path: Path, stop: signal.Signals):
-    book = typeset("#for n in range(200) [= Chapter #n\n #pagebreak()]", "book.pdf")
+    book = typeset("#for n in range(1000) [= Chapter #n\n #pagebreak()]", "book.pdf")
     process = start(COMMANDS["library"], book, "--out", tmp_path / "out", "--workers", 1)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("out/.pdf2txt-*/units/reading/*/*")) and time.monotonic() < deadline:
