@@ -21,7 +21,6 @@ import gzip
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -71,8 +70,9 @@ def generate(tokenizer: Any, tokens: int, folder: Path) -> None:
 
 
 def peak() -> int:
-    """Bytes of resident memory at most, so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Bytes of resident memory at most, so far; the figure of getrusage begins with that of the parent process."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
 
 
 def step(name: str, model: Path, folder: Path, row_tokens: int) -> dict[str, Any]:
