@@ -70,9 +70,10 @@ def generate(tokenizer: Any, tokens: int, folder: Path) -> None:
 
 
 def peak() -> int:
-    """Bytes of resident memory at most, so far; the figure of getrusage begins with that of the parent process."""
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
+    """Bytes of resident memory at most, so far."""
+    from benchmarks.pdf2txt_bench.common import high_water
+
+    return high_water(os.getpid())
 
 
 def step(name: str, model: Path, folder: Path, row_tokens: int) -> dict[str, Any]:

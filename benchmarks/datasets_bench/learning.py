@@ -1,7 +1,7 @@
 """A model trained on the built set, by the product's own stages: does it answer questions about unseen papers better?
 
-Seventeen papers, some held out whole; the embedded model, LoRA with embedding and norms, an epoch or so; then base and
-merged model write answers to the same questions of the held-out papers, with their windows before them.
+Seventeen papers, some held out whole; the embedded model, LoRA with embedding and norms, nearly two epochs; then base
+and merged model write answers to the same questions of the held-out papers, with their windows before them.
 """
 
 from __future__ import annotations

@@ -170,7 +170,7 @@ def watch(command: Sequence[str], limit: float, folder: Path, kill_after: float 
                     except psutil.Error:
                         continue
                     total += rss
-                    peak[1] = max(peak[1], rss, _high_water(one.pid))
+                    peak[1] = max(peak[1], rss, high_water(one.pid))
                 peak[0] = max(peak[0], total)
 
         sampler = threading.Thread(target=sample, daemon=True)
@@ -194,7 +194,7 @@ def watch(command: Sequence[str], limit: float, folder: Path, kill_after: float 
         )  # fmt: skip
 
 
-def _high_water(pid: int) -> int:
+def high_water(pid: int) -> int:
     """Bytes that a process had resident at most (Linux; not ru_maxrss, which counts the parent before exec)."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()

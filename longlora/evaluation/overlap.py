@@ -6,7 +6,7 @@ import re
 from collections import Counter
 
 # Han and kana are written without spaces: each sign counts as a word.
-_WORD = re.compile(r"[㐀-鿿぀-ヿ]|[^\W㐀-鿿぀-ヿ]+")
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
 _ARTICLES = frozenset(("a", "an", "the"))
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from longlora.evaluation.data import Sources, validation_rows
 from longlora.evaluation.settings import EvaluateSettings
 from longlora.evaluation.statistics import Bootstrap
-from longlora.evaluation.tasks.base import Comparison, Context, Sample, Skipped
+from longlora.evaluation.tasks.base import Comparison, Context, Sample, Skipped, compare_means
 from longlora.prompts import render
 
 if TYPE_CHECKING:
@@ -59,8 +59,4 @@ class Answers:
         return {"loss": loss / tokens, "loss_sum": loss, "answer_tokens": tokens, "verdict": "scored"}
 
     def compare(self, base: list[dict[str, Any]], merged: list[dict[str, Any]] | None, by: Bootstrap) -> Comparison:
-        a = [r["loss"] for r in base]
-        if merged is None:
-            return Comparison(by.mean(a))
-        b = [r["loss"] for r in merged]
-        return Comparison(by.mean(a), by.mean(b), by.mean([y - x for x, y in zip(a, b, strict=True)]))
+        return compare_means(base, merged, "loss", by)

@@ -70,6 +70,17 @@ class Comparison:
     ratio: Interval | None = None  # merged / base, where that is the natural scale
 
 
+def compare_means(
+    base: list[dict[str, Any]], merged: list[dict[str, Any]] | None, value: str, by: Bootstrap
+) -> Comparison:
+    """Means of ``value`` over samples, and the mean of the paired differences."""
+    a = [r[value] for r in base]
+    if merged is None:
+        return Comparison(by.mean(a))
+    b = [r[value] for r in merged]
+    return Comparison(by.mean(a), by.mean(b), by.mean([y - x for x, y in zip(a, b, strict=True)]))
+
+
 class Task(Protocol):
     """One module each. ``version`` rises when the same settings and data give other numbers."""
 

@@ -14,7 +14,7 @@ from longlora.evaluation.data import Sources, validation_rows
 from longlora.evaluation.overlap import f1
 from longlora.evaluation.settings import EvaluateSettings
 from longlora.evaluation.statistics import Bootstrap
-from longlora.evaluation.tasks.base import Comparison, Context, Sample, Skipped
+from longlora.evaluation.tasks.base import Comparison, Context, Sample, Skipped, compare_means
 from longlora.prompts import render
 
 if TYPE_CHECKING:
@@ -65,8 +65,4 @@ class WrittenAnswers:
         }  # fmt: skip
 
     def compare(self, base: list[dict[str, Any]], merged: list[dict[str, Any]] | None, by: Bootstrap) -> Comparison:
-        a = [r["f1"] for r in base]
-        if merged is None:
-            return Comparison(by.mean(a))
-        b = [r["f1"] for r in merged]
-        return Comparison(by.mean(a), by.mean(b), by.mean([y - x for x, y in zip(a, b, strict=True)]))
+        return compare_means(base, merged, "f1", by)
