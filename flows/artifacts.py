@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -18,7 +19,10 @@ from typing import Any
 from datasets_build.select import SPLITS
 from flows.display import key_numbers
 from flows.figures import curve, evaluation_cells, finite, key_lines, number, resume_command, size, token_lengths
+from flows.gate import task_verdicts
+from flows.history import nights
 from flows.plan import Plan
+from longlora.evaluation.gate import cells
 
 CURVE_POINTS = 60
 SAMPLES = 3
@@ -27,6 +31,10 @@ BINS = 16
 BAR = 40  # characters of the longest
 MESSAGES = 10
 FILES = 50
+NIGHTS = 14
+HISTORY_ROWS = 50
+WORST = 5
+ARROWS = {"lower": " ↓", "higher": " ↑"}
 
 # The first colour of the UI's own palette is a cream that cannot be seen on white.
 _LOOK = '%%{init: {"xyChart": {"height": 320}, "themeVariables": {"xyChart": {"plotColorPalette": "#3b82f6"}}}}%%'
@@ -125,14 +133,56 @@ def training_markdown(lines: list[dict[str, Any]], total_steps: int) -> str:
 
 def evaluation_markdown(metrics: dict[str, Any]) -> str:
     """Base against merged model."""
-    arrows = [{"lower": " ↓", "higher": " ↑"}.get(item.get("better", ""), "") for item in metrics.values()]
-    rows = [[f"{escape(task)}{arrow}", *map(escape, cells), f"**{word}**" if word else ""]
-            for arrow, (task, *cells, word) in zip(arrows, evaluation_cells(metrics), strict=True)]  # fmt: skip
+    arrows = [ARROWS.get(item.get("better", ""), "") for item in metrics.values()]
+    rows = [[f"{escape(task)}{arrow}", *map(escape, values), f"**{word}**" if word else ""]
+            for arrow, (task, *values, word) in zip(arrows, evaluation_cells(metrics), strict=True)]  # fmt: skip
     return _join(
         "# Base against merged model",
         _table(("task", "base", "merged", "difference", "95 % interval", "n", "verdict"), rows, "lrrrrrl"),
         "↓ lower is better, ↑ higher is better. Called better or worse only where the interval excludes 0.",
     )
+
+
+def gate_markdown(gate: dict[str, Any]) -> str:
+    """A recorded verdict (``RunRecord.data["gate"]``): the tasks, and the samples that lost most."""
+    return _join(f"# Gate: {gate['verdict']}", escape(gate["reason"]), *_against(gate), *_lost(gate))
+
+
+def nightly_markdown(data: dict[str, Any], history: Sequence[dict[str, Any]], store: Path) -> str:
+    """A night: the verdict, what was compared, the last nights, the worst samples, and how to do it again.
+
+    ``data``: of the run's record; ``history``: as of `flows.history.read_history`.
+    """
+    gate = data["gate"]
+    sides = [f"model {code(gate['candidate']['model'][:12])}, evaluation {code(gate['candidate']['evaluation'][:12])}"]
+    if gate["champion"]:
+        theirs = gate["champion"]
+        sides.append(f"champion {code(theirs['model'][:12])} of run {code(theirs['run_id'])}, "
+                     f"evaluation {code(theirs['evaluation'][:12])}")  # fmt: skip
+    dataset = next(row["digest"] for row in data["stages"] if row["stage"] == "datasets_build")
+    sides.append(f"dataset {code(dataset[:12])}")
+    headline = gate["headline"] or next((row["task"] for row in history if row["run_id"] == data["run_id"]), "")
+    again = shlex.join(["longfolio", "eval", data["run_id"], "--store", str(store)])
+    return _join(
+        f"# {escape(gate['verdict'])}: {escape(gate['reason'])}",
+        "\n".join(f"- {side}" for side in sides),
+        *_against(gate),
+        *_nights(nights(history, headline, NIGHTS), headline),
+        *_lost(gate),
+        f"The same again: {code(again)}",
+    )
+
+
+def history_markdown(history: Sequence[dict[str, Any]]) -> str:
+    """The newest rows of the history, newest first."""
+    rows = [
+        (row["date"][:16].replace("T", " "), row["role"], f"`{row['model'][:8]}`", escape(row["task"]),
+         escape(f"{row['metric']}{ARROWS.get(row['better'], '')}"), escape(number(row["value"])), _interval(row),
+         f"{row['n']:,}", escape(row["verdict"] or ""))
+        for row in history[-HISTORY_ROWS:][::-1]
+    ]  # fmt: skip
+    head = ("date (UTC)", "role", "model", "task", "metric", "value", "95 % interval", "n", "verdict")
+    return _join("# Evaluations", _table(head, rows, "lllllrrrl"))
 
 
 def summary_markdown(data: dict[str, Any]) -> str:
@@ -142,12 +192,14 @@ def summary_markdown(data: dict[str, Any]) -> str:
         lines = [*key_lines(row), *([row["error"]] if row.get("error") else [])]
         rows.append((row["stage"], row["action"], escape(row["why"]), f"{row['seconds']:,.1f}",
                      "<br>".join(map(escape, lines))))  # fmt: skip
+    gate = data.get("gate")
     started = f"{data['started'][:16].replace('T', ' ')} UTC"
     rows.append(("**all**", "", "", f"**{sum(row['seconds'] for row in data['stages']):,.1f}**", ""))
     return _join(
         f"# Run {data['run_id']}: {data['status']}",
         f"Started {started}" + (f", recipe {code(data['config_name'])}" if data.get("config_name") else ""),
         _table(("stage", "did", "why", "seconds", "key numbers"), rows, "lllrl"),
+        f"Gate: **{gate['verdict']}**, {escape(gate['reason'])}" if gate else "",
         "" if data["status"] in ("done", "running") else
         f"What is finished stays. Continue with {code(resume_command(data))}",
     )  # fmt: skip
@@ -167,7 +219,54 @@ def _one_line(text: object) -> str:
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], align: str = "") -> str:
     marks = ("--:" if a == "r" else "---" for a in align.ljust(len(head), "l"))
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, tuple(marks), *rows))
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, tuple(marks), *rows))
+
+
+def _against(gate: dict[str, Any]) -> list[str]:
+    if not gate["champion"]:
+        return []
+    head = ("task", "metric", "now", "champion", "Δ", "95 % interval", "n", "p worse", "verdict", "why")
+    rows = [[f"**{escape(cell)}**" if i == 8 else escape(cell) for i, cell in enumerate(cells(task))]
+            for task in task_verdicts(gate)]  # fmt: skip
+    return [_table(head, rows, "llrrrrrrll")]
+
+
+def _lost(gate: dict[str, Any]) -> list[str]:
+    """The samples that lost most. What models wrote, and the answers, are text from outside."""
+    parts = []
+    for sample in gate.get("worst", [])[:WORST]:
+        lines = [f"**{escape(sample['task'])}**, {escape(sample['id'])}: {number(sample['candidate'])}, "
+                 f"champion {number(sample['champion'])}"]  # fmt: skip
+        for key, name in (("expected", "expected"), ("output", "now"), ("champion_output", "champion")):
+            if sample.get(key) is not None:
+                text = sample[key] if isinstance(sample[key], str) else json.dumps(sample[key], ensure_ascii=False)
+                lines.append(f"- {name}: {code(text[:CLIP])}")
+        parts.append("\n".join([lines[0], "", *lines[1:]]))
+    return ["## Samples that lost most", *parts] if parts else []
+
+
+def _nights(rows: Sequence[dict[str, Any]], task: str) -> list[str]:
+    """The headline of the last nights as a chart. Mermaid draws equal labels as one: each has its time."""
+    values = [row["value"] for row in rows if finite(row["value"])]
+    if len(values) < 2 or len(values) < len(rows):
+        return []
+    labels = [row["date"][5:10] for row in rows]
+    if len(set(labels)) < len(labels):
+        labels = [row["date"][5:19].replace("T", " ") for row in rows]
+    if len(set(labels)) < len(labels):
+        labels = [str(i) for i in range(1 - len(rows), 1)]
+    margin = max((max(values) - min(values)) / 10, max(map(abs, values)) / 100, 1e-4)
+    axis = f"x-axis [{', '.join(json.dumps(label) for label in labels)}]"
+    scale = f'y-axis "{rows[-1]["metric"]}" {min(values) - margin:.5f} --> {max(values) + margin:.5f}'
+    drawn = ", ".join(f"{value:.5f}" for value in values)
+    chart = "\n".join(["```mermaid", _LOOK, "xychart-beta", axis, scale, f"line [{drawn}]", "```"])
+    other = sum((row["data_digest"], row["version"]) != (rows[-1]["data_digest"], rows[-1]["version"]) for row in rows)
+    note = f"{other} of these nights measured other data: their values are not comparable." if other else ""
+    return [f"## {escape(task)}, the last {len(rows)} evaluations", chart, note]
+
+
+def _interval(row: dict[str, Any]) -> str:
+    return "" if row["low"] is None or row["high"] is None else f"{number(row['low'])} to {number(row['high'])}"
 
 
 def _counts(name: str, counts: dict[str, int]) -> str:

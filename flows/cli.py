@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows import cli_library, cli_merge, cli_prefect, cli_store, cli_train
+from flows import cli_eval, cli_library, cli_merge, cli_prefect, cli_store, cli_train
 from flows.cli_common import (
     BudgetOption,
     ConfigArgument,
@@ -63,7 +63,7 @@ def run(
         settings = load(config, overrides=overrides, pdfs=pdfs or (), store=store)
         selection = Selection(from_, until, tuple(rerun or ()))
         job = Job(settings, Store(resolve_store(settings)), selection, config, overrides=tuple(overrides))
-        _carry_out(job, not no_prefect, as_json)
+        carry_out(job, not no_prefect, as_json)
 
 
 @app.command(rich_help_panel="The chain")
@@ -114,13 +114,14 @@ def resume(
         record.check_free()
         if record.status == "done":
             err.print(f"run {record.run_id} is done; checking its stages")
-        _carry_out(job, not no_prefect, as_json)
+        carry_out(job, not no_prefect, as_json)
 
 
-def _carry_out(job: Job, prefect: bool, as_json: bool) -> None:
+def carry_out(job: Job, prefect: bool, as_json: bool) -> None:
     """Run, show, and end with the exit code of DESIGN section 5."""
-    from flows.display import TerminalWatcher, print_run
-    from flows.errors import EXIT_FAILED, EXIT_INTERRUPTED
+    from flows.display import TerminalWatcher, print_gate, print_run
+    from flows.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_REGRESSED
+    from flows.gate import failed
     from flows.report import write_report
     from flows.runner import RunInterrupted, StageFailed, public_result, run
 
@@ -145,6 +146,7 @@ def _carry_out(job: Job, prefect: bool, as_json: bool) -> None:
         print_json(public_result(record))
     else:
         print_run(data["stages"])
+        print_gate(data)
     again = f"longfolio resume {data['run_id']}" + (
         "" if store.root == Path("store").resolve() else f" --store {store.root}"
     )
@@ -158,6 +160,8 @@ def _carry_out(job: Job, prefect: bool, as_json: bool) -> None:
         err.print(f"[yellow]interrupted[/]; what is finished stays. Continue with:  {again}")
     elif not as_json:
         _say_goodbye(data, record.path.with_suffix("") / "report.html")
+    if not code and failed(data):
+        code = EXIT_REGRESSED
     if code:
         raise typer.Exit(code)
 
@@ -199,6 +203,7 @@ cli_store.register(app)
 cli_library.register(app)
 cli_train.register(app)
 cli_merge.register(app)
+cli_eval.register(app)
 cli_prefect.register(app)
 
 

@@ -30,26 +30,33 @@ def status(
     with guarded(as_json):
         from rich.text import Text
 
-        from flows.display import err, new_table, out
+        from flows.champion import read_champion
+        from flows.display import VERDICT_STYLE, err, new_table, out
         from flows.runs import list_runs
         from flows.store import Store
 
         where = Store(resolve_store(None, store))
         records = list_runs(where)[-n:]
+        champion = read_champion(where)
         if as_json:
-            print_json({"store": str(where.root), "runs": [{**r.data, "status": r.status} for r in records]})
+            runs = [{**r.data, "status": r.status} for r in records]
+            print_json({"store": str(where.root), "runs": runs, "champion": champion and champion.to_json()})
             return
         if not records:
             out.print(f"store {where.root} has no runs; start one with `longfolio run demo`")
             return
         table = new_table()
-        for column in ("run", "status", "recipe"):
+        for column in ("run", "status", "recipe", "gate"):
             table.add_column(column, no_wrap=True)
         table.add_column("stages", overflow="fold", ratio=1)
         for record in records:
             did = Text(", ").join(_did(row) for row in record.data["stages"])
-            table.add_row(record.run_id, record.status, Path(record.data.get("config_name", "")).stem, did)
+            verdict = (record.data.get("gate") or {}).get("verdict", "")
+            gate = Text(verdict, style=VERDICT_STYLE.get(verdict, ""))
+            table.add_row(record.run_id, record.status, Path(record.data.get("config_name", "")).stem, gate, did)
         out.print(table)
+        if champion is not None:
+            out.print(f"champion: model {champion.merge[:12]} of run {champion.run_id}, since {champion.date[:10]}")
         for stage, digest, path in where.attempts():
             if (path / "attempt.json").exists() and not where.locked(stage, digest):
                 err.print(f"unfinished attempt that the same settings continue: {stage} {digest[:12]}")

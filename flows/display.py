@@ -21,8 +21,10 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from flows.gate import task_verdicts
 from flows.plan import Plan, PlannedStage
 from flows.runner import Watcher
+from longlora.evaluation.gate import cells
 
 ACTION_STYLE = {"ran": "green", "cached": "cyan", "run": "yellow", "skipped": "dim", "failed": "bold red"}
 err = Console(stderr=True, highlight=False)
@@ -114,6 +116,47 @@ def print_run(rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
         if row["action"] in ("ran", "cached"):
             out.print(f"[dim]{row['stage']:<15}[/] {escape(row['path'])}", soft_wrap=True)
+
+
+VERDICT_STYLE = {"pass": "green", "warn": "yellow", "fail": "bold red", "new": "dim"}
+
+
+def print_gate(data: dict[str, Any]) -> None:
+    """The verdict of a run (``RunRecord.data``), task by task. Nothing for a run that did not get there."""
+    gate = data.get("gate")
+    if not gate:
+        return
+    out.print()
+    if gate["champion"] and gate["tasks"]:
+        out.print(gate_table(gate))
+        out.print()
+    style = VERDICT_STYLE.get(gate["verdict"], "yellow")
+    out.print(f"gate     [{style}]{gate['verdict']}[/]: {escape(gate['reason'])}", soft_wrap=True)
+
+
+def gate_table(gate: dict[str, Any]) -> Table:
+    """This model against the champion."""
+    table = new_table(f"against champion {gate['champion']['run_id']}")
+    left = ("task", "metric", "verdict", "why")
+    for column in (
+        "task",
+        "metric",
+        "now",
+        "champion",
+        "difference",
+        "95 % interval",
+        "n",
+        "p worse",
+        "verdict",
+        "why",
+    ):
+        fold: Any = {"overflow": "fold", "ratio": 1} if column == "why" else {"no_wrap": True}
+        table.add_column(column, justify="left" if column in left else "right", **fold)
+    for task in task_verdicts(gate):
+        *values, word, why = cells(task)
+        style = VERDICT_STYLE.get(word, "yellow")
+        table.add_row(*map(escape, values), Text(word, style=style), escape(why))
+    return table
 
 
 def evaluation_table(metrics: dict[str, Any]) -> Table:

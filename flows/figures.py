@@ -49,6 +49,11 @@ def verdict(item: dict[str, Any]) -> str:
     return "better" if (low > 0) == (item["better"] == "higher") else "worse"
 
 
+def worse_than_base(metrics: dict[str, Any]) -> list[str]:
+    """Tasks on which the merged model is worse than its base beyond doubt: the whole interval is on that side."""
+    return [task for task, item in metrics.items() if isinstance(item, dict) and verdict(item) == "worse"]
+
+
 def token_lengths(output: Path) -> dict[str, list[int]]:
     """The lengths of a dataset's rows, by split."""
     import pyarrow.parquet as pq

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from datasets_build.teacher.responses import CALLS
+from flows.champion import read_champion
 from flows.runs import list_runs
 from flows.store import OUTPUT, UNITS_LOG, Store, list_files, read_manifest, remove
 from pdf2txt.units import READING
-
-CHAMPION = "champion.json"
 
 
 @dataclass
@@ -44,10 +42,12 @@ def find_garbage(store: Store, keep: int) -> Garbage:
     Attempts that another process is working on now are never garbage. A run that uses an output also keeps
     the units it was assembled from, so that adding one PDF later converts one PDF.
     """
-    records = list_runs(store)
+    records, champion = list_runs(store), read_champion(store)
     newest = records[-keep:] if keep > 0 else []
-    kept = [r for r in records if r in newest or r.status == "running" or r.run_id == _champion(store)]
-    used = {(row["stage"], row["digest"]) for r in kept for row in r.data["stages"]}
+    promoted = champion.run_id if champion else ""
+    kept = [r for r in records if r in newest or r.status == "running" or r.run_id == promoted]
+    rows = [row for r in kept for row in (*r.data["stages"], r.data.get("champion_evaluation")) if row]
+    used = {(row["stage"], row["digest"]) for row in rows} | set(champion.outputs() if champion else ())
     # An output stays useful only with what it was made from: trace and --from walk upstream.
     for stage, digest in list(used):
         _add_upstream(store, stage, digest, used)
@@ -86,13 +86,6 @@ def _add_upstream(store: Store, stage: str, digest: str, used: set[tuple[str, st
     for name, key in (manifest or {}).get("identity", {}).get("upstream", {}).items():
         used.add((name, key))
         _add_upstream(store, name, key, used)
-
-
-def _champion(store: Store) -> str:
-    try:
-        return str(json.loads((store.root / CHAMPION).read_text())["run_id"])
-    except (OSError, ValueError, KeyError):
-        return ""
 
 
 def _size(path: Path) -> int:

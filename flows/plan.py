@@ -26,6 +26,9 @@ class Selection:
     rerun: tuple[str, ...] = ()
     resuming: str = ""  # run id: what this run finished itself is not run again by its --rerun
     model: str = ""  # digest of a finished merge: it and what it is made from are taken as they are in the store
+    gate: bool = True  # whether the evaluation is compared with the champion's
+    champion: bool = False  # whether the champion is evaluated on the same data for that, if it has not been
+    tasks: tuple[str, ...] = ()  # what the gate looks at, where the evaluation is of some tasks on purpose
 
     def __post_init__(self) -> None:
         first = stage_index(self.start) if self.start else 0
@@ -39,12 +42,18 @@ class Selection:
                 raise UsageError(f"--rerun {name} lies outside --from/--until", "widen the range or drop --rerun")
 
     def to_json(self) -> dict[str, Any]:
-        return {"start": self.start, "until": self.until, "rerun": list(self.rerun), "model": self.model}
+        return {
+            "start": self.start, "until": self.until, "rerun": list(self.rerun), "model": self.model,
+            "gate": self.gate, "champion": self.champion, "tasks": list(self.tasks),
+        }  # fmt: skip
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Selection:
         """Of a run record; what is being resumed is not part of it."""
-        return cls(data["start"], data["until"], tuple(data["rerun"]), model=data.get("model", ""))
+        return cls(
+            data["start"], data["until"], tuple(data["rerun"]), model=data.get("model", ""),
+            gate=data.get("gate", True), champion=data.get("champion", False), tasks=tuple(data.get("tasks", ())),
+        )  # fmt: skip
 
     def wanted(self, name: str) -> bool:
         return self.until is None or stage_index(name) <= stage_index(self.until)

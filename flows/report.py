@@ -11,12 +11,17 @@ from typing import Any
 
 import yaml
 
+from flows.evaluation_plots import inline, plots_of, save
 from flows.figures import evaluation_cells, key_lines, number, read_lines, resume_command, size, token_lengths
+from flows.gate import task_verdicts
+from flows.history import nights, read_history
 from flows.plots import draw_dataset, draw_evaluation, draw_training, plot
 from flows.runs import RunRecord
 from flows.store import Store
+from longlora.evaluation.gate import cells
 from pdf2txt.units import write_atomic
 
+NIGHTS = 60  # drawn
 NAMES = 500  # documents and rejected files listed
 STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1f2328; --soft: #59636e; --line: #d8dee4; --first: #2f6fde;
@@ -56,7 +61,8 @@ def write_report(record: RunRecord, store: Store) -> Path:
     rows = {row["stage"]: row for row in data["stages"]}
     sections: dict[str, Callable[[], str]] = {
         "Stages": partial(_stages, data["stages"]),
-        "Evaluation": partial(_evaluation, rows),
+        "Evaluation": partial(_evaluation, rows, store, store.runs / record.run_id / "plots"),
+        "Gate": partial(_gate, data),
         "Training": partial(_training, rows, store),
         "Dataset": partial(_dataset, rows, store),
         "Documents": partial(_documents, rows, data),
@@ -114,20 +120,51 @@ def _stages(rows: list[dict[str, Any]]) -> str:
     return _table(("stage", "", "why", "seconds", "key numbers", "digest"), table, {3})
 
 
-def _evaluation(rows: dict[str, dict[str, Any]]) -> str:
+def _evaluation(rows: dict[str, dict[str, Any]], store: Store, folder: Path) -> str:
+    """The table and its plots; those by length, position and night are kept as files in ``folder`` too."""
     metrics = rows["evaluate"]["metrics"]
     if not metrics:
         return ""
     colour = {"better": "good", "worse": "bad", "": ""}
     table = [
-        (*cells, Html(f'<span class="{colour[word]}">{word}</span>')) for *cells, word in evaluation_cells(metrics)
+        (*values, Html(f'<span class="{colour[word]}">{word}</span>')) for *values, word in evaluation_cells(metrics)
     ]
     drawn = {name: item for name, item in metrics.items() if item.get("low") is not None}
     drawing = plot("evaluation", 0.75 * len(drawn) + 0.3, partial(draw_evaluation, drawn)) if drawn else ""
     note = "Differences with 95 % intervals, each task on its own scale; right of the line is better."
+    items = json.loads((Path(rows["evaluate"]["path"]) / "metrics.json").read_text())
+    history = read_history(store)
+    last = next((row["task"] for row in reversed(history) if row["headline"]), "")
+    plots = plots_of(items, nights(history, last, NIGHTS) if last else ())
+    save(plots, folder)
     return (
         _table(("task", "base", "merged", "difference", "95 % interval", "n", ""), table, {1, 2, 3, 4, 5})
         + (f'{drawing}<p class="soft">{note}</p>' if drawing else "")
+        + "".join(inline(plots))
+    )  # fmt: skip
+
+
+def _gate(data: dict[str, Any]) -> str:
+    gate = data.get("gate")
+    if not gate:
+        return ""
+    colour = {"pass": "good", "fail": "bad"}
+    word = escape(gate["verdict"])
+    said = f'<p><span class="{colour.get(word, "")}">{word}</span>: {escape(gate["reason"])}</p>'
+    if not gate["champion"]:
+        return said
+    table = []
+    for task in task_verdicts(gate):
+        *values, word, why = cells(task)
+        table.append((*values, Html(f'<span class="{colour.get(word, "")}">{escape(word)}</span>'), why))
+    head = ("task", "metric", "now", "champion", "difference", "95 % interval", "n", "p worse", "verdict", "why")
+    lost = [(f"{s['task']} {s['id']}", number(s["candidate"]), number(s["champion"]), s.get("output", ""),
+             s.get("champion_output", "")) for s in gate.get("worst", [])]  # fmt: skip
+    samples = _table(("sample", "now", "champion", "output now", "output of the champion"), lost, {1, 2})
+    return (
+        f'<p class="soft">Against champion {escape(gate["champion"]["run_id"])}, sample by sample</p>'
+        + said + _table(head, table, {2, 3, 4, 5, 6, 7})
+        + (f"<details><summary>Samples that lost most</summary>{samples}</details>" if lost else "")
     )  # fmt: skip
 
 
@@ -188,12 +225,12 @@ def _settings(data: dict[str, Any]) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]], right: Iterable[int] = ()) -> str:
-    def cells(tag: str, row: Sequence[object]) -> str:
+    def line(tag: str, row: Sequence[object]) -> str:
         marks = (' class="r"' if i in right else "" for i in range(len(row)))
         return "".join(f"<{tag}{mark}>{_safe(cell)}</{tag}>" for mark, cell in zip(marks, row, strict=True))
 
-    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
-    return f"<table><thead><tr>{cells('th', head)}</tr></thead><tbody>{body}</tbody></table>"
+    body = "".join(f"<tr>{line('td', row)}</tr>" for row in rows)
+    return f"<table><thead><tr>{line('th', head)}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _safe(value: object) -> str:

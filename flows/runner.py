@@ -14,9 +14,11 @@ from typing import Any
 from pydantic import BaseModel
 
 from datasets_build.teacher.responses import KIND as REPLIES
+from flows.champion import read_champion
 from flows.child import run_in_child
 from flows.config import RunConfig
 from flows.errors import remedy_of
+from flows.gate import alike, judge
 from flows.plan import Plan, PlannedStage, Selection, make_plan
 from flows.runs import RunRecord, environment, new_record, now
 from flows.stages import STAGES, Report, Stage, stage_index
@@ -60,6 +62,10 @@ class Executor:
 
     def stage(self, planned: PlannedStage, perform: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """One stage: reused or run; returns its row of the record."""
+        return perform()
+
+    def champion(self, planned: PlannedStage, perform: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The champion's evaluation, beside the five stages; returns its row."""
         return perform()
 
     def library(self, stage: Stage, settings: BaseModel, inputs: dict[str, Path], work: Path, report: Report) -> Any:
@@ -122,6 +128,7 @@ def run(
         "selection": selection.to_json(),
         "documents": plan.external.names,
         "stages": [_row(stage, stage.action if stage.action == "skipped" else "pending") for stage in plan.stages],
+        "gate": None,
     }
     record.start_process()
     rows = record.data["stages"]
@@ -142,6 +149,7 @@ def run(
                     watcher.stage_ended(rows[index])
                     raise StageFailed(record, planned.name, error) from error
             watcher.stage_ended(rows[index])
+        record.data |= _compared(config, store, plan, record, watcher, executor)
         record.data["status"] = "done"
     except StageFailed:
         record.data["status"] = "failed"
@@ -168,7 +176,31 @@ def public_result(record: RunRecord) -> dict[str, Any]:
     """What ``run --json`` prints (DESIGN section 5)."""
     keys = ("stage", "action", "why", "digest", "path", "seconds", "metrics")
     rows = [{key: row[key] for key in keys} for row in record.data["stages"]]
-    return {"run_id": record.run_id, "status": record.data["status"], "stages": rows}
+    gate = record.data.get("gate")
+    return {"run_id": record.run_id, "status": record.data["status"], "stages": rows, "gate": gate}
+
+
+def _compared(
+    config: RunConfig, store: Store, plan: Plan, record: RunRecord, watcher: Watcher, executor: Executor
+) -> dict[str, Any]:
+    """The gate, and the champion's evaluation if that was asked for; nothing if the run did not evaluate."""
+    found: dict[str, Any] = {"gate": None}
+    if record.data["stages"][-1]["action"] not in ("ran", "cached") or not plan.selection.gate:
+        return found
+    if plan.selection.champion and (champion := read_champion(store)) is not None:
+        other, settings = alike(plan, config, store, champion)
+        planned = other.stages[-1]
+        if planned.digest != plan.stages[-1].digest:
+            perform = partial(_perform, settings, store, other, planned, record, watcher, executor)
+            record.data["champion_evaluation"] = _row(planned, "running")  # spared by gc, also when interrupted
+            record.save()
+            try:
+                found["champion_evaluation"] = executor.champion(planned, perform)
+                watcher.stage_ended(found["champion_evaluation"])
+            except Exception as error:
+                record.data["champion_evaluation"] = _row(planned, "failed", error=f"{type(error).__name__}: {error}")
+                raise StageFailed(record, f"evaluate of the champion, {champion.run_id}", error) from error
+    return found | {"gate": judge(plan, config, store, record)}
 
 
 def _perform(

@@ -107,7 +107,12 @@ STAGES = (
         "longlora.evaluation.stage",
         ("pdf2txt", "datasets_build", "merge"),
         reads_model=True,
-        sources=("longlora/evaluation/**/*.py", "longlora/inference.py", *MODEL_SOURCES),
+        sources=(
+            "longlora/evaluation/**/*.py",
+            "longlora/train/data/sources.py",
+            "longlora/quantize.py",
+            *MODEL_SOURCES,
+        ),
     ),
 )
 NAMES = tuple(stage.name for stage in STAGES)
@@ -148,6 +153,8 @@ def gather(config: RunConfig, hashes: FileHashes, store: Path, wanted: Sequence[
     """
     from datasets_build.gates.decontaminate import evaluation_files
     from datasets_build.imports import source as import_source
+    from longlora.evaluation.data import EVALUATION_TEXTS
+    from longlora.evaluation.settings import evaluation_paths
     from longlora.train.data.sources import text_files
 
     names: dict[str, list[str]] = {}
@@ -191,9 +198,10 @@ def gather(config: RunConfig, hashes: FileHashes, store: Path, wanted: Sequence[
     for index, path in enumerate(evaluation):
         _add(paths, content, hashes, "datasets_build", f"decontaminate-{index}", path, f"dataset.decontaminate.{index}")
     for index, path in enumerate(config.evaluate.texts):
-        if path.is_dir() and not any(p.suffix in (".txt", ".md") for p in path.rglob("*")):
-            raise UsageError(f"evaluate.texts.{index}: no .txt or .md file in {path}", "name a folder that has some")
+        text_files([path], f"evaluate.texts.{index}", EVALUATION_TEXTS)
         _add(paths, content, hashes, "evaluate", f"text-{index}", path, f"evaluate.texts.{index}")
+    for name, path, key in evaluation_paths(config.evaluate) if "evaluate" in wanted else ():
+        _add(paths, content, hashes, "evaluate", name, path, key)
     for index, path in enumerate(config.train.texts if "train" in wanted else ()):
         files = text_files([path], f"train.texts.{index}")
         shas = hashes.many(file.path for file in files)

@@ -24,7 +24,7 @@ _TRAIN: dict[str, Any] = {
 }  # fmt: skip
 _EVALUATE: dict[str, Any] = {
     "tasks": ["answers", "written_answers"], "answers": {"max_rows": 120},
-    "written": {"max_rows": 120, "max_answer_tokens": 48},
+    "written_answers": {"max_rows": 120, "max_answer_tokens": 48},
 }  # fmt: skip
 
 
@@ -71,7 +71,7 @@ def _by_task(samples: Path) -> dict[str, dict[str, float]]:
     for line in samples.read_text(encoding="utf-8").splitlines():
         sample = json.loads(line)
         if sample["task"] == "written_answers":
-            found[sample["task_of_row"]][sample["model"]].append(sample["f1"])
+            found[sample["task_of_row"]][sample["model"]].append(sample["score"])
     means = {task: {m: round(sum(f) / len(f), 3) for m, f in by.items()} for task, by in sorted(found.items())}
     return {task: {**mean, "n": len(found[task]["base"])} for task, mean in means.items()}
 

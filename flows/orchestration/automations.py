@@ -8,11 +8,16 @@ from typing import Any
 from prefect.automations import Automation
 from prefect.blocks.core import Block
 from prefect.client.schemas.objects import StateType
+from prefect.events import emit_event
 from prefect.events.actions import ChangeFlowRunState, DoNothing, SendNotification
 from prefect.events.schemas.automations import EventTrigger, Posture
+from prefect.runtime import flow_run
 
 from flows.errors import UsageError
+from flows.figures import worse_than_base
 from flows.orchestration.server import HEARTBEAT_SECONDS
+from flows.orchestration.settle import REGRESSED_STATE
+from flows.runs import RunRecord
 
 REGRESSED = "longfolio.evaluation.regressed"
 
@@ -42,19 +47,19 @@ def automations(alert: Any, note: str = "") -> list[Automation]:
         ),
         Automation(
             name=REGRESSION,
-            description="A nightly evaluation found a model worse than what it is compared with." + note,
+            description="The gate of a run failed: its model is worse than the champion." + note,
             trigger=EventTrigger(
-                expect={REGRESSED, "prefect.flow-run.Regressed"}, posture=Posture.Reactive, threshold=1,
-                within=timedelta(0),
+                expect={REGRESSED}, posture=Posture.Reactive, threshold=1, within=timedelta(0),
             ),
-            actions=[alert("Longfolio: an evaluation regressed", "See the evaluation artifact of the nightly run.")],
+            actions=[alert("Longfolio: an evaluation regressed", "See the artifact evaluation-gate of the run.")],
         ),
         Automation(
             name=STALE,
             description="The schedule is paused, no worker runs, or the evaluation fails." + note,
             trigger=EventTrigger(
                 match_related={"prefect.resource.name": "nightly-evals", "prefect.resource.role": "flow"},
-                expect={"prefect.flow-run.Completed"},
+                # A night that found a regression did its work.
+                expect={"prefect.flow-run.Completed", f"prefect.flow-run.{REGRESSED_STATE}"},
                 posture=Posture.Proactive,
                 threshold=1,
                 within=timedelta(hours=26),
@@ -62,6 +67,22 @@ def automations(alert: Any, note: str = "") -> list[Automation]:
             actions=[alert("Longfolio: no nightly evaluation in 26 hours", "Is a worker of work pool gpu running?")],
         ),
     ]  # fmt: skip
+
+
+def announce(record: RunRecord) -> None:
+    """The event of a failed gate, whatever started the run; once per run in the flow run that is current."""
+    gate = record.data["gate"]
+    metrics = record.data["stages"][-1]["metrics"]
+    emit_event(
+        REGRESSED,
+        resource={"prefect.resource.id": f"longfolio.model.{gate['candidate']['model'][:12]}"},
+        related=[{"prefect.resource.id": f"prefect.flow-run.{flow_run.id}", "prefect.resource.role": "flow-run"}],
+        payload={
+            "run_id": record.run_id, "reason": gate["reason"], "champion": gate["champion"],
+            "tasks": [t["task"] for t in gate["tasks"] if t["verdict"] == "fail"],
+            "worse_than_base": worse_than_base(metrics),
+        },
+    )  # fmt: skip
 
 
 def install(notify: str | None) -> None:

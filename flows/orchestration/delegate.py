@@ -85,6 +85,7 @@ def _request(planned: PlannedStage, record: RunRecord) -> dict[str, Any]:
     return {
         "config": str(path), "store": str(record.path.parent.parent), "start": planned.name, "until": planned.name,
         "rerun": [planned.name] if again and planned.why.startswith("--rerun") else [],
+        "gate": False,  # whoever asked compares
     }  # fmt: skip
 
 

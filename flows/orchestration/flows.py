@@ -25,11 +25,13 @@ from rich.console import Console
 from flows.child import die_with
 from flows.environment import quiet
 from flows.errors import remedy_of
+from flows.gate import failed
+from flows.orchestration.automations import announce
 from flows.orchestration.nightly import keep, newest_model, superseded
 from flows.orchestration.publish import Publisher
 from flows.orchestration.request import Job, NightlyRequest, RunRequest
 from flows.orchestration.session import SESSION, Session
-from flows.orchestration.settle import settle, take_over
+from flows.orchestration.settle import regressed, settle, take_over
 from flows.orchestration.tasks import PrefectExecutor, failure_text
 from flows.plan import Plan
 from flows.runner import StageFailed, public_result, run
@@ -80,7 +82,7 @@ def evaluate(request: RunRequest = DEFAULT) -> State[Any]:
 
 @flow(name="nightly-evals", **PERSIST)
 def nightly_evals(request: NightlyRequest = NIGHTLY) -> State[Any]:
-    """Evaluate the newest model; what has been evaluated is reused, and the history gets a line either way."""
+    """Evaluate the newest model and the champion alike, and compare them; what has been evaluated is reused."""
     if superseded():
         return Cancelled(message="a later night is due as well, and evaluates the same")
     return carry(lambda: newest_model(request), then=keep)
@@ -91,8 +93,9 @@ def carry(prepare: Callable[[], Job], then: Callable[[RunRecord, Store], None] |
 
     ``prepare`` finds out what that is, for a flow run that a worker started; ``then`` is called when it is done.
 
-    What a user can mend is a Failed state with the remedy as its message. A stop is passed on to whoever
-    started this process; a run that a terminal started ends Cancelled.
+    What a user can mend is a Failed state with the remedy as its message. A run that is done, and whose model is worse
+    than the champion, is Failed, too, but named Regressed; a retry finds all of it done. A stop is passed on to
+    whoever started this process; a run that a terminal started ends Cancelled.
     """
     session = SESSION.get()
     try:
@@ -113,7 +116,10 @@ def carry(prepare: Callable[[], Job], then: Callable[[RunRecord, Store], None] |
         where = f"{error.stage}: " if isinstance(error, StageFailed) else ""
         get_run_logger().error("%s%s", where, failure_text(cause), exc_info=None if remedy_of(cause) else cause)
         return Failed(message=where + failure_text(cause))
-    return Completed(message=did(record), data=public_result(record))
+    if failed(record.data):
+        announce(record)
+        return regressed(record.data)
+    return Completed(message=did(record), data=_kept(public_result(record)))
 
 
 def run_chain(job: Job, session: Session) -> RunRecord:
@@ -166,10 +172,18 @@ def _record_of(store: Store, flow_run_id: str | None) -> RunRecord | None:
     return next((r for r in reversed(list_runs(store)) if flow_run_id in r.data.get("flow_runs", [])), None)
 
 
+def _kept(result: dict[str, Any]) -> dict[str, Any]:
+    """Without samples: what models wrote is shown in the artifact, and Prefect keeps it in no other place."""
+    gate = result["gate"]
+    return {**result, "gate": gate and {key: value for key, value in gate.items() if key != "worst"}}
+
+
 def did(record: RunRecord) -> str:
-    """``5 cached``; ``train, merge, evaluate ran, 2 cached``."""
+    """``5 cached``; ``train, merge, evaluate ran; 2 cached; gate: pass``."""
     rows = record.data["stages"]
     ran = [row["stage"] for row in rows if row["action"] == "ran"]
     cached = sum(row["action"] == "cached" for row in rows)
     parts = ([f"{', '.join(ran)} ran"] if ran else []) + ([f"{cached} cached"] if cached else [])
+    gate = record.data.get("gate")
+    parts += [f"gate: {gate['verdict']}"] if gate and gate["champion"] else []
     return "; ".join(parts) or "nothing to do"

@@ -36,13 +36,14 @@ def run_as_flow(job: Job, watcher: Watcher) -> RunRecord:
     with prefect_server(job.store) as url:
         from prefect.exceptions import TerminationSignal
 
-        from flows.orchestration.flows import end_to_end
+        from flows.orchestration.flows import end_to_end, evaluate
         from flows.orchestration.settle import reconcile
 
         token = SESSION.set(session)
         try:
             reconcile(job.store)
-            end_to_end(job.request(), return_state=True)
+            flow: Any = evaluate if job.selection.model else end_to_end  # of a model: `longfolio eval`
+            flow(job.request(), return_state=True)
         except Exception as lost:  # of Prefect's client: what the run itself raised is kept in the session
             if session.record is None or session.record.data["status"] == "running":
                 raise

@@ -1,8 +1,7 @@
-"""The nightly evaluation: the newest model of a store, and a history that only grows."""
+"""The nightly evaluation: the newest model of a store against the champion, and a history that only grows."""
 
 from __future__ import annotations
 
-import logging
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,17 +18,15 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import StateType
-from prefect.events import emit_event
 from prefect.logging import get_run_logger
 from prefect.runtime import deployment, flow_run
 
-from flows.config import with_overrides
+from flows.artifacts import history_markdown, nightly_markdown
 from flows.errors import UsageError
-from flows.history import add_to_history, history_markdown, worse_than_base
-from flows.orchestration.automations import REGRESSED
-from flows.orchestration.request import Job, NightlyRequest, placed, recorded_config
+from flows.figures import worse_than_base
+from flows.history import add_to_history
+from flows.orchestration.request import Job, NightlyRequest, evaluation_of
 from flows.orchestration.server import STORE_VARIABLE
-from flows.plan import Selection
 from flows.runs import RunRecord, find_run
 from flows.store import Store
 
@@ -55,8 +52,6 @@ def superseded() -> bool:
 def newest_model(request: NightlyRequest) -> Job:
     """The evaluation of the model that was merged last, with the settings of the run that merged it.
 
-    Inputs that changed since do not count: the model and what it is made from are taken from the store.
-
     Raises:
         UsageError: the store has no model, or its run's record is gone.
     """
@@ -66,23 +61,19 @@ def newest_model(request: NightlyRequest) -> Job:
         raise UsageError(f"store {store.root} has no merged model", "run end-to-end once")
     manifest = max(finished, key=lambda m: str(m["finished"]))
     record = find_run(store, manifest["run_id"])
-    config = placed(with_overrides(recorded_config(record, store), request.overrides), delegates=False)
-    selection = Selection(start="evaluate", model=manifest["digest"])
-    return Job(config, store, selection, record.data.get("config_name", ""))
+    return evaluation_of(store, record, request.overrides, model=manifest["digest"])
 
 
 def keep(record: RunRecord, store: Store) -> None:
-    """Into the history, with its artifact; an event if the model is worse than its base."""
-    lines = add_to_history(store, record)
-    metrics = lines[-1]["metrics"]
+    """Into the history, with the artifacts of the night."""
+    rows = add_to_history(store, record)
     logger = get_run_logger()
-    logger.info("the history has %d evaluations", len(lines))
-    worse = worse_than_base(metrics)
+    logger.info("the history has %d rows", len(rows))
+    worse = worse_than_base(record.data["stages"][-1]["metrics"])
     if worse:
-        logger.log(logging.WARNING, "worse than its base on %s", ", ".join(worse))
-        emit_event(
-            REGRESSED,
-            resource={"prefect.resource.id": f"longfolio.model.{lines[-1]['model'][:12]}"},
-            payload={"tasks": worse, "run_id": record.run_id},
+        logger.warning("worse than its base on %s", ", ".join(worse))
+    if record.data["gate"]:
+        create_markdown_artifact(
+            nightly_markdown(record.data, rows, store.root), key="evaluation-nightly", description="This night"
         )
-    create_markdown_artifact(history_markdown(lines), key="evaluation-history", description="The last nights")
+    create_markdown_artifact(history_markdown(rows), key="evaluation-history", description="The last nights")

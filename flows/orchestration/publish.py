@@ -72,6 +72,8 @@ class Publisher(Watcher):
             return
         data = self.record.data
         self._markdown("run-summary", lambda: artifacts.summary_markdown(data), "What each stage did")
+        if gate := data.get("gate"):
+            self._markdown("evaluation-gate", lambda: artifacts.gate_markdown(gate), f"Gate: {gate['verdict']}")
         try:
             from flows.report import write_report
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from flows.config import RunConfig, load, parse
+from flows.config import RunConfig, load, parse, with_overrides
+from flows.errors import UsageError
 from flows.orchestration.server import STORE_VARIABLE
 from flows.plan import Selection
 from flows.runs import RunRecord, find_run
@@ -47,6 +49,7 @@ class RunRequest(BaseModel):
     rerun: list[StageName] = Field(
         default=[], title="Run again", description="Stages to run again with what follows, whatever the store has."
     )
+    gate: bool = Field(True, title="Gate", description="Compare the evaluation with the champion's.")
     resume: str = Field(
         "", title="Resume", description="Id of a run to continue with the settings it had; the rest is ignored."
     )
@@ -75,8 +78,9 @@ class RunRequest(BaseModel):
         store = Store((config.flows.store or Path("store")).absolute())
         until = min(self.until, last, key=stage_index)
         selection = Selection(
-            self.start if self.start != NAMES[0] else None, until if until != NAMES[-1] else None, tuple(self.rerun)
-        )
+            self.start if self.start != NAMES[0] else None, until if until != NAMES[-1] else None, tuple(self.rerun),
+            gate=self.gate,
+        )  # fmt: skip
         return Job(placed(config, delegates), store, selection, self.config, tuple(self.overrides))
 
 
@@ -101,6 +105,7 @@ class Job:
             start=cast(Any, self.selection.start or NAMES[0]),
             until=cast(Any, self.selection.until or NAMES[-1]),
             rerun=cast(Any, list(self.selection.rerun)),
+            gate=self.selection.gate,
             resume=self.record.run_id if self.record else "",
         )
 
@@ -132,6 +137,29 @@ def recorded_config(record: RunRecord, store: Store) -> RunConfig:
     """The settings of an earlier run. The store may have been moved: where it is now counts."""
     tree = record.data["config"]
     return parse({**tree, "flows": {**tree["flows"], "store": str(store.root)}}, str(record.path))
+
+
+def evaluation_of(
+    store: Store, record: RunRecord, overrides: Sequence[str] = (), tasks: tuple[str, ...] = (), model: str = ""
+) -> Job:
+    """The evaluation of a run's model with that run's settings, and of the champion alike.
+
+    Inputs that changed since do not count: the model and what it is made from are taken from the store.
+
+    Args:
+        overrides: changed settings of the evaluation, as ``evaluate.KEY=VALUE``.
+        tasks: if these are only some on purpose: the gate looks at them alone.
+        model: digest of the merge, if it is known.
+
+    Raises:
+        UsageError: the run has no finished model, or a setting is unknown.
+    """
+    row = next(row for row in record.data["stages"] if row["stage"] == "merge")
+    if not model and row["action"] not in ("ran", "cached"):
+        raise UsageError(f"run {record.run_id} has no merged model", "`longfolio status` lists what the runs did")
+    config = placed(with_overrides(recorded_config(record, store), overrides), delegates=False)
+    selection = Selection(start="evaluate", model=model or row["digest"], champion=True, tasks=tasks)
+    return Job(config, store, selection, record.data.get("config_name", ""), tuple(overrides))
 
 
 class NightlyRequest(BaseModel):

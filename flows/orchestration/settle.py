@@ -26,11 +26,13 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, State, StateType, TaskRun
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
+from flows.gate import failed
 from flows.orchestration.server import Home
 from flows.runs import RunRecord, list_runs
 from flows.store import Store
 
 SETTLE_SECONDS = 30.0
+REGRESSED_STATE = "Regressed"
 _PAGE = 200
 # A run that a worker has just started again still stands as killed in its record.
 _JUST_STARTED = timedelta(seconds=30)
@@ -134,7 +136,17 @@ def _pages(read: Callable[..., list[Any]], **filters: Any) -> Iterator[Any]:
         offset += _PAGE
 
 
+def regressed(data: dict[str, Any]) -> State[Any]:
+    """Of a run that is done, and whose gate failed: red in the UI, and no infrastructure trouble.
+
+    The name is also that of the event: ``prefect.flow-run.Regressed``.
+    """
+    return Failed(name=REGRESSED_STATE, message=f"all is done, and the gate failed: {data['gate']['reason']}")
+
+
 def _state(data: dict[str, Any], status: str) -> State[Any]:
+    if status == "done" and failed(data):
+        return regressed(data)
     if status == "done":
         return Completed(message="finished after the server was gone")
     if status == "failed":

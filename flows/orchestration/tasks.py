@@ -49,9 +49,15 @@ class PrefectExecutor(Executor):
         self.task_runs: list[UUID] = []  # to be final when the run ends
 
     def stage(self, planned: PlannedStage, perform: Callable[[], Row]) -> Row:
-        outcome = Outcome(lambda: self._bring_about(planned, perform))
+        return self._task(planned.name, lambda: self._bring_about(planned, perform))
+
+    def champion(self, planned: PlannedStage, perform: Callable[[], Row]) -> Row:
+        return self._task("champion", perform)
+
+    def _task(self, name: str, perform: Callable[[], Row]) -> Row:
+        outcome = Outcome(perform)
         # The error itself is kept here: a state carries its text only.
-        task: Any = carry_out_stage.with_options(task_run_name=planned.name)
+        task: Any = carry_out_stage.with_options(task_run_name=name)
         task(quote(outcome), quote(self), return_state=True)
         if outcome.error is not None:
             raise outcome.error

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from longlora.errors import UserError
 from longlora.evaluation.data import Sources
+from longlora.evaluation.engines import EndpointEngine, EndpointSettings
 from longlora.evaluation.settings import EvaluateSettings
 from longlora.evaluation.stage import evaluate
 
@@ -28,7 +29,10 @@ def main(arguments: list[str] | None = None) -> int:
         "--documents", type=Path, help="documents.parquet, for `perplexity` on the dataset's validation split"
     )
     p.add_argument("--text", type=Path, action="append", default=[], help="text file or folder, for `text_perplexity`")
+    p.add_argument("--endpoint", metavar="URL", help="ask this OpenAI-compatible endpoint; --model is its tokenizer's")
+    p.add_argument("--endpoint-model", metavar="NAME", default="model", help="the model's name there")
     p.add_argument("--tasks", nargs="+", help="only these tasks")
+    p.add_argument("--limit", type=int, help="at most so many samples per task and subset, drawn by seed")
     p.add_argument("--settings", type=Path, help="JSON file with the keys of `evaluate` in a run file")
     p.add_argument("--out", type=Path, default=Path("evaluation"), help="work and output directory")
     p.add_argument("--json", action="store_true", help="print the metrics as one JSON object")
@@ -36,11 +40,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         fields: dict[str, Any] = json.loads(a.settings.read_text()) if a.settings else {}
         fields |= {"tasks": a.tasks} if a.tasks else {}
+        fields |= {"limit": a.limit} if a.limit else {}
         settings = EvaluateSettings(**(fields | {"texts": a.text}))
         models = {"base": a.against, "merged": a.model} if a.against else {"model": a.model}
         splits = a.dataset / "splits.json" if a.dataset else None
         sources = Sources(a.dataset, splits, a.documents, settings.texts)
-        metrics = evaluate(models, sources, settings, a.out, _show, a.out / "units")
+        at = EndpointSettings(base_url=a.endpoint, model=a.endpoint_model) if a.endpoint else None
+        engine = (lambda folder, device: EndpointEngine(at)) if at else None
+        metrics = evaluate(models, sources, settings, a.out, _show, a.out / "units", engine)
     except (UserError, ValidationError, OSError, ValueError) as error:
         print(f"{error}\n{getattr(error, 'remedy', '')}".rstrip(), file=sys.stderr)
         return 2

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from longlora.errors import UserError
+from longlora.prompts import plain_ids
+from longlora.train.data import sources
+from longlora.train.data.sources import converted_documents
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -26,12 +32,61 @@ class Sources:
     texts: tuple[Path, ...] = ()
 
 
+EVALUATION_TEXTS = (*sources.SUFFIXES, ".bin")
+# Characters of a document that are looked at per token wanted; no tokenizer makes longer tokens on average.
+CHARACTERS_PER_TOKEN = 16
+
+
 @dataclass(frozen=True)
 class Text:
-    """A document's name and its plain text."""
+    """A document's name and its text, in parts that are read once; ``tokens``: where it came as token numbers."""
 
     id: str
-    text: str
+    parts: Iterable[str]
+    tokens: Path | None = None
+
+    def head(self, tokenizer: PreTrainedTokenizerBase, most: int | None) -> list[int]:
+        """Token ids of its beginning, ``most`` or (None) all of them.
+
+        Raises:
+            UserError: the token numbers are not this tokenizer's.
+        """
+        if self.tokens is not None:
+            return token_file(self.tokens, len(tokenizer), most)
+        text: list[str] = []
+        left = None if most is None else most * CHARACTERS_PER_TOKEN
+        for part in self.parts:
+            text.append(part if left is None else part[:left])
+            left = None if left is None else left - len(part)
+            if left is not None and left <= 0:
+                break
+        return plain_ids(tokenizer, "".join(text))[:most]
+
+
+def token_file(path: Path, vocabulary: int, most: int | None = None) -> list[int]:
+    """LongLoRA's ``.bin``: token numbers in a row, little-endian, two bytes each, four if the vocabulary needs them.
+
+    Raises:
+        UserError: it cannot be read, or has numbers that are no tokens of this vocabulary.
+    """
+    import numpy as np
+
+    kind = np.dtype("<u2") if vocabulary <= 1 << 16 else np.dtype("<u4")
+    try:
+        if path.stat().st_size % kind.itemsize:
+            raise UserError(
+                f"evaluate.texts: {path} is no file of {kind.itemsize}-byte token numbers: {path.stat().st_size} bytes",
+                "write it again for this model's tokenizer",
+            )
+        ids = np.fromfile(path, kind, -1 if most is None else most)
+    except OSError as error:
+        raise UserError(f"evaluate.texts: {path} cannot be read: {error}", "correct the path") from error
+    if len(ids) and int(ids.max()) >= vocabulary:
+        raise UserError(
+            f"evaluate.texts: {path} has the token {int(ids.max())}, of {vocabulary} that this model has",
+            "write it again for this model's tokenizer",
+        )
+    return [int(i) for i in ids]
 
 
 def validation_rows(dataset: Path) -> list[dict[str, Any]]:
@@ -82,35 +137,20 @@ def validation_documents(documents: Path, splits: Path) -> Iterator[Text]:
     Raises:
         UserError: the file cannot be read.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    wanted = validation_ids(splits)
-    try:
-        with pq.ParquetFile(documents) as file:
-            for group in range(file.num_row_groups):
-                for row in file.read_row_group(group, ["doc_id", "text"]).to_pylist():
-                    if row["doc_id"] in wanted and row["text"]:
-                        yield Text(row["doc_id"], row["text"])
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{documents} cannot be read: {error}", "run pdf2txt again") from error
+    for document in converted_documents(documents, validation_ids(splits)):
+        yield Text(document.name, document.parts)
 
 
-def text_files(paths: tuple[Path, ...]) -> Iterator[Text]:
-    """UTF-8 text files, and the .txt and .md files below folders, by name.
+def text_files(paths: Sequence[Path]) -> Iterator[Text]:
+    """Documents of text files, of Parquet and JSONL files (``text``), and of token files, below folders by name.
 
     Raises:
-        UserError: a path is missing, holds no text, or is not UTF-8.
+        UserError: a path is missing, of no known kind, or cannot be read.
     """
     for index, path in enumerate(paths):
-        if not path.exists():
-            raise UserError(f"evaluate.texts: {path} does not exist", "give a text file or a folder of text files")
-        files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in (".txt", ".md"))
-        if not files:
-            raise UserError(f"evaluate.texts: {path} holds no .txt or .md file", "give another folder")
-        for file in files:
-            name = file.name if path.is_file() else str(file.relative_to(path))
-            try:
-                yield Text(f"{index}/{name}", file.read_text(encoding="utf-8"))
-            except (OSError, UnicodeDecodeError) as error:
-                raise UserError(f"evaluate.texts: {file} cannot be read: {error}", "save it as UTF-8") from error
+        for file in sources.text_files([path], "evaluate.texts", EVALUATION_TEXTS):
+            if file.path.suffix == ".bin":
+                yield Text(f"{index}/{file.name}", (), file.path)
+                continue
+            for document in sources.documents([file]):
+                yield Text(f"{index}/{document.name}", document.parts)

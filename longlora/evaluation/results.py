@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from longlora.evaluation.statistics import Bootstrap, Interval
+from longlora.evaluation.statistics import Bootstrap, Interval, compare
 from longlora.evaluation.tasks import TASKS, Sample
 
 
@@ -27,19 +27,45 @@ def entry(measured: Measured, names: list[str], by: Bootstrap) -> dict[str, Any]
     head = {"task": task.name, "metric": task.metric, "better": task.better, "version": task.version}
     if measured.skipped:
         return {**head, "skipped": measured.skipped}
-    results = [measured.results[name] for name in names]
-    c = task.compare(results[0], results[1] if len(results) > 1 else None, by)
+    counted = [i for i, sample in enumerate(measured.samples) if sample.counts]
     item = {
         **head,
+        "scale": task.scale,
         "data_digest": measured.data_digest,
-        "n": len(measured.samples),
+        "n": len(counted),
         "confidence": by.confidence,
+        **_numbers(measured, counted, names, by),
     }
-    item["base"] = c.base.to_dict()
+    broken_down = {}
+    for fields in task.groups:
+        members: dict[tuple[Any, ...], list[int]] = {}
+        for i, sample in enumerate(measured.samples):
+            if all(field in sample.about for field in fields):
+                members.setdefault(tuple(sample.about[field] for field in fields), []).append(i)
+        rows = [
+            {**dict(zip(fields, values, strict=True)), "n": len(own), **_numbers(measured, own, names, by)}
+            for values, own in sorted(members.items())
+        ]
+        if rows:
+            broken_down[",".join(fields)] = rows
+    if broken_down:
+        item["by"] = broken_down
+    cut = [sample.about["truncated"] for sample in measured.samples if sample.about.get("truncated")]
+    if cut:
+        item |= {"truncated": len(cut), "tokens_cut_mean": sum(cut) / len(cut)}
+    results = {key: measured.results[name] for key, name in zip(("base", "merged"), names, strict=False)}
+    return item | task.details(measured.samples, results)
+
+
+def _numbers(measured: Measured, chosen: list[int], names: list[str], by: Bootstrap) -> dict[str, Any]:
+    """base, merged, difference and ratio over the chosen samples."""
+    results = [[measured.results[name][i] for i in chosen] for name in names]
+    c = compare(TASKS[measured.task].scale, results[0], results[1] if len(results) > 1 else None, by)
+    found = {"base": c.base.to_dict()}
     for key, interval in (("merged", c.merged), ("difference", c.difference), ("ratio", c.ratio)):
         if interval is not None:
-            item[key] = interval.to_dict(**({} if key == "merged" else {"paired": True}))
-    return item
+            found[key] = interval.to_dict(**({} if key == "merged" else {"paired": True}))
+    return found
 
 
 def short(items: list[dict[str, Any]]) -> dict[str, Any]:
@@ -52,6 +78,7 @@ def short(items: list[dict[str, Any]]) -> dict[str, Any]:
         line = {
             "metric": item["metric"],
             "better": item["better"],
+            "scale": item["scale"],
             "n": item["n"],
             "base": item["base"]["value"],
         }
@@ -78,6 +105,7 @@ def sample_lines(measured: list[Measured]) -> str:
                     "model": name,
                     "id": sample.id,
                     "prompt_digest": sample.digest,
+                    "counts": sample.counts,
                     **sample.about,
                 }
                 lines.append(json.dumps({**row, **measurement}, ensure_ascii=False))
@@ -104,6 +132,12 @@ def table(items: list[dict[str, Any]], names: list[str]) -> str:
     lines += [
         "",
         f"In brackets: {percent} intervals; differences, ratios: paired, {names[-1]} against {names[0]}.",
+    ]
+    lines += [
+        f"\n{i['task']}: of {i['truncated']} of {i['n']} prompts the document's middle is left out, "
+        f"{i['tokens_cut_mean']:,.0f} tokens on average."
+        for i in shown
+        if i.get("truncated")
     ]
     lines += [f"\nNot measured: {i['task']}: {i['skipped']}." for i in items if "skipped" in i]
     return "\n".join(lines) + "\n"

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from longlora.errors import UserError
 from longlora.evaluation.data import Sources
-from longlora.evaluation.model import LanguageModel, content_digest
+from longlora.evaluation.engines import Batch, Engine, TransformersEngine, VllmEngine, batches
+from longlora.evaluation.model import context_length
 from longlora.evaluation.results import Measured, entry, sample_lines, short, table
-from longlora.evaluation.settings import EvaluateSettings
+from longlora.evaluation.settings import FILES, EvaluateSettings
 from longlora.evaluation.statistics import Bootstrap
 from longlora.evaluation.tasks import TASKS, Context, Sample, Skipped, Task
+from longlora.evaluation.tasks.records import chosen
 from longlora.evaluation.units import KIND, Units, data_digest, digest
 from longlora.hardware import resolve_device, resolve_dtype
+from longlora.models import load_tokenizer
 
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 Report = Callable[..., None]
 
 
@@ -35,8 +38,9 @@ def run(settings: EvaluateSettings, inputs: dict[str, Path], work: Path, report:
     """Evaluate ``inputs["model"]`` (base) and ``inputs["merge"]/model`` (merged, if given).
 
     Other inputs, each optional: ``datasets_build`` (validation rows, splits), ``pdf2txt`` (documents),
-    ``text-<i>`` (``settings.texts``), ``template`` (where that is a file), ``units``. Output: ``metrics.json``,
-    ``samples.jsonl``, ``table.md``.
+    ``text-<i>`` (``settings.texts``), ``template`` (where that is a file), ``leval``, ``longbench``, ``longchat``,
+    ``lm_eval``, ``wording`` (the paths of these settings), ``units``. Output: ``metrics.json``, ``samples.jsonl``,
+    ``table.md``.
 
     Returns:
         ``{task: {metric, better, n, base, merged, difference, low, high}}``; a task without samples has
@@ -45,15 +49,13 @@ def run(settings: EvaluateSettings, inputs: dict[str, Path], work: Path, report:
     Raises:
         UserError: a model or data file cannot be read, or nothing at all can be measured.
     """
-    if "template" in inputs:
-        settings = settings.model_copy(update={"template": inputs["template"]})
+    settings = _with_paths(settings, inputs)
     models = {"base": inputs["model"]}
     if "merge" in inputs:
         models["merged"] = inputs["merge"] / "model"
     dataset = inputs.get("datasets_build")
     documents = inputs["pdf2txt"] / "documents.parquet" if "pdf2txt" in inputs else None
-    texts = tuple(inputs.get(f"text-{i}", path) for i, path in enumerate(settings.texts))
-    sources = Sources(dataset, dataset / "splits.json" if dataset else None, documents, texts)
+    sources = Sources(dataset, dataset / "splits.json" if dataset else None, documents, settings.texts)
     return evaluate(models, sources, settings, work, report, inputs.get("units", work / "units"))
 
 
@@ -64,21 +66,29 @@ def evaluate(
     work: Path,
     report: Report,
     units: Path,
+    engine: Callable[[Path, str], Engine] | None = None,
 ) -> dict[str, Any]:
-    """Evaluate one model, or two on the same samples. ``models``: name -> directory, the baseline first."""
-    dtype, device = resolve_dtype(settings.dtype), resolve_device(settings.device)
-    loaded = [_Model(name, path, LanguageModel(path, dtype=dtype, device=device, chunk=settings.chunk))
-              for name, path in models.items()]  # fmt: skip
-    _same_tokenizer(loaded)
-    context = Context(settings, sources, loaded[0].model.tokenizer)
-    measured = _prepare(context, report)
+    """Evaluate one model, or two on the same samples.
+
+    Args:
+        models: name -> directory, the baseline first.
+        engine: makes what computes of a directory and a device, in place of ``settings.engine``.
+    """
+    make = engine or _engines(settings)
+    devices = settings.device.split(",") if engine is None and settings.engine == "transformers" else [settings.device]
+    devices = [resolve_device(device.strip()) for device in devices]
+    loaded = [_Model(name, path, tuple(make(path, device) for device in devices)) for name, path in models.items()]
+    tokenizers = _same_tokenizer(models)
+    longest = [n for path in models.values() if (n := context_length(path)) is not None]
+    context = Context(settings, sources, tokenizers, settings.max_prompt_tokens or min(longest, default=1 << 40))
+    measured = _prepare(context, loaded, report)
     if all(m.skipped for m in measured):
         reasons = "; ".join(f"{m.task}: {m.skipped}" for m in measured)
         raise UserError(
             f"nothing to evaluate: {reasons or 'no task has its data'}",
             "add documents, raise dataset.validation_share, or add passkey to evaluate.tasks",
         )
-    _measure(measured, loaded, settings, dtype, Units(units, work), report)
+    _measure(measured, loaded, settings, Units(units, work), report)
 
     by = Bootstrap(settings.resamples, settings.confidence, settings.seed)
     names = [m.name for m in loaded]
@@ -93,20 +103,51 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _Model:
+    """``engines``: one per device."""
+
     name: str
     folder: Path
-    model: LanguageModel
+    engines: tuple[Engine, ...]
 
 
-def _prepare(context: Context, report: Report) -> list[Measured]:
+def _with_paths(settings: EvaluateSettings, inputs: dict[str, Path]) -> EvaluateSettings:
+    """The settings with each path where the input lies."""
+    changed: dict[str, Any] = {"texts": tuple(inputs.get(f"text-{i}", path) for i, path in enumerate(settings.texts))}
+    if "template" in inputs:
+        changed["template"] = inputs["template"]
+    if "wording" in inputs:
+        changed["passkey"] = settings.passkey.model_copy(update={"wording": inputs["wording"]})
+    if "lm_eval" in inputs:
+        changed["lm_eval"] = settings.lm_eval.model_copy(update={"include_path": inputs["lm_eval"]})
+    for name in FILES:
+        if name in inputs:
+            changed[name] = getattr(settings, name).model_copy(update={"path": inputs[name]})
+    return settings.model_copy(update=changed)
+
+
+def _engines(settings: EvaluateSettings) -> Callable[[Path, str], Engine]:
+    """The engine that the settings ask for."""
+    dtype = resolve_dtype(settings.dtype)
+    if settings.engine == "vllm":
+        return lambda folder, device: VllmEngine(folder, dtype=dtype, four_bit=settings.load_in_4bit)
+    return lambda folder, device: TransformersEngine(
+        folder, dtype=dtype, device=device, chunk=settings.chunk, four_bit=settings.load_in_4bit
+    )
+
+
+def _prepare(context: Context, models: Sequence[_Model], report: Report) -> list[Measured]:
     """The samples of every task that has its data."""
     measured = []
     for name in context.settings.tasks:
         task = TASKS[name]
-        if not task.applies(context.sources):
+        if not task.applies(context.sources, context.settings):
             continue
         try:
-            samples = task.samples(context)
+            if not task.answers and not all(m.engines[0].scores for m in models):
+                raise Skipped("it needs losses, which an endpoint does not tell")
+            if task.own and not all(isinstance(m.engines[0], TransformersEngine) for m in models):
+                raise Skipped("it needs the model in this process: set evaluate.engine to transformers")
+            samples = drawn(task.samples(context), context.settings)
         except Skipped as reason:
             report("warning", message=f"{name} is not measured: {reason}")
             measured.append(Measured(name, [], {}, skipped=str(reason)))
@@ -115,61 +156,88 @@ def _prepare(context: Context, report: Report) -> list[Measured]:
     return measured
 
 
+def drawn(samples: list[Sample], settings: EvaluateSettings) -> list[Sample]:
+    """At most ``settings.limit`` of each subset, by seed, in their order: the same ones for every model."""
+    if settings.limit is None:
+        return samples
+
+    kept = chosen(((s.id, s.about.get("subset")) for s in samples), settings)
+    return [sample for sample in samples if sample.id in kept]
+
+
 def _measure(
-    measured: list[Measured],
-    models: list[_Model],
-    settings: EvaluateSettings,
-    dtype: str,
-    units: Units,
-    report: Report,
+    measured: list[Measured], models: list[_Model], settings: EvaluateSettings, units: Units, report: Report
 ) -> None:
     """Fill in the results; a model is loaded only if one of its units is missing, one model at a time."""
     total = len(models) * sum(len(m.samples) for m in measured)
     before = 0
     for model in models:
-        content = content_digest(model.folder)
+        content = model.engines[0].identity()
         for m in measured:
             if m.skipped:
                 continue
             task = TASKS[m.task]
-            key = digest(content, m.task, task.version, task.settings(settings), m.data_digest, dtype)
+            how = [settings.batch_size, settings.batch_tokens] if task.answers else []
+            key = digest(content, m.task, task.version, task.settings(settings), m.data_digest, how)
             results = units.finished(key, m.samples)
             report("unit", kind=KIND, key=key, reused=results is not None)
             if results is None:
                 results = units.make(
                     key,
                     m.samples,
-                    _measurer(task, model.model, settings),
+                    _groups(task, m.samples, settings),
+                    [_measurer(task, engine, settings) for engine in model.engines],
                     _progress(report, before, total, m.task, model.name),
                 )
             m.results[model.name] = results
             before += len(m.samples)
             report("progress", done=before, total=total, unit="samples", task=m.task, model=model.name)
-        model.model.close()
+        for engine in model.engines:
+            engine.close()
 
 
-def _measurer(task: Task, model: LanguageModel, settings: EvaluateSettings) -> Callable[[Sample], dict[str, Any]]:
-    return lambda sample: task.measure(model, sample, settings)
+def _groups(task: Task, samples: Sequence[Sample], settings: EvaluateSettings) -> list[Batch]:
+    """What is measured at once, equal samples once."""
+    distinct = list({s.digest: s for s in samples}.values())
+    if task.own:
+        subsets = dict.fromkeys(s.about["subset"] for s in distinct)
+        return [Batch(tuple(s for s in distinct if s.about["subset"] == subset)) for subset in subsets]
+    return batches(distinct, settings.batch_size, settings.batch_tokens, task.answers)
+
+
+def _measurer(task: Task, engine: Engine, settings: EvaluateSettings) -> Callable[[Batch], list[dict[str, Any]]]:
+    def measure(batch: Batch) -> list[dict[str, Any]]:
+        if task.own:
+            return task.measure(engine, batch.samples, settings)
+        if not task.answers:
+            return [task.measured(s, engine.losses(s.input_ids, s.start)) for s in batch.samples]
+        outputs = engine.answers(batch)
+        return [
+            {"output": output, "expected": s.expected, **task.judge(s, output)}
+            for s, output in zip(batch.samples, outputs, strict=True)
+        ]
+
+    return measure
 
 
 def _progress(report: Report, before: int, total: int, task: str, model: str) -> Callable[[int], None]:
     return lambda n: report("progress", done=before + n, total=total, unit="samples", task=task, model=model)
 
 
-def _same_tokenizer(models: list[_Model]) -> None:
-    """Losses per token of two tokenizers cannot be compared.
+def _same_tokenizer(models: dict[str, Path]) -> Any:
+    """The tokenizer of all the models: losses per token of two tokenizers cannot be compared.
 
     Raises:
         UserError: the models cut text into different tokens.
     """
-    if len(models) < 2:
-        return
-    first, second = (m.model.tokenizer for m in models)
-    if first.get_vocab() != second.get_vocab():
+    folders = list(models.values())
+    tokenizers = [load_tokenizer(folder) for folder in folders]
+    if len(tokenizers) > 1 and tokenizers[0].get_vocab() != tokenizers[1].get_vocab():
         raise UserError(
-            f"{models[0].folder} and {models[1].folder} have different tokenizers: not comparable",
+            f"{folders[0]} and {folders[1]} have different tokenizers: not comparable",
             "evaluate them in two runs",
         )
+    return tokenizers[0]
 
 
 def _write(path: Path, text: str) -> None:

@@ -8,7 +8,7 @@ Samples from one document are treated as independent; where they are not, the in
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
@@ -130,3 +130,41 @@ def paired_proportions(base: Sequence[bool], other: Sequence[bool], confidence: 
     low = difference - distance(p.value - p.low, q.high - q.value)
     high = difference + distance(p.high - p.value, q.value - q.low)
     return Interval(difference, low, high, n)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Base, merged, and their paired difference (None with one model)."""
+
+    base: Interval
+    merged: Interval | None = None
+    difference: Interval | None = None
+    ratio: Interval | None = None  # merged / base, where that is the natural scale
+
+
+def compare(
+    scale: str, base: Sequence[Mapping[str, Any]], merged: Sequence[Mapping[str, Any]] | None, by: Bootstrap
+) -> Comparison:
+    """From results of the same samples in the same order (``score``; ``tokens`` for perplexity) to numbers.
+
+    scale: ``mean`` of scores; ``proportion``, scores are 0 or 1; ``perplexity``, scores are nats per token.
+    """
+    first = [r["score"] for r in base]
+    second = None if merged is None else [r["score"] for r in merged]
+    if scale == "perplexity":
+        tokens = [r["tokens"] for r in base]
+        a = [score * n for score, n in zip(first, tokens, strict=True)]
+        if second is None:
+            return Comparison(by.perplexity(a, tokens))
+        b = [score * n for score, n in zip(second, tokens, strict=True)]
+        difference, ratio = by.perplexity_change(a, b, tokens)
+        return Comparison(by.perplexity(a, tokens), by.perplexity(b, tokens), difference, ratio)
+    if scale == "proportion":
+        ones = wilson(sum(s == 1 for s in first), len(first), by.confidence)
+        if second is None:
+            return Comparison(ones)
+        change = paired_proportions([s == 1 for s in first], [s == 1 for s in second], by.confidence)
+        return Comparison(ones, wilson(sum(s == 1 for s in second), len(second), by.confidence), change)
+    if second is None:
+        return Comparison(by.mean(first))
+    return Comparison(by.mean(first), by.mean(second), by.mean([y - x for x, y in zip(first, second, strict=True)]))

@@ -1,7 +1,7 @@
 """Finished measurements on disk. One unit is one model x task x data: JSON lines, one per sample.
 
-``<units>/evaluation/<key>`` is whole or absent. While it is being made, results are appended one by one to
-``<work>/partial/<key>.jsonl``, so that a kill repeats one sample.
+``<units>/evaluation/<key>`` is whole or absent. While it is being made, results are appended batch by batch to
+``<work>/partial/<key>.jsonl``, so that a kill repeats one batch.
 """
 
 from __future__ import annotations
@@ -9,11 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 import uuid
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from longlora.evaluation.engines.base import Batch
 from longlora.evaluation.tasks.base import Sample
 
 KIND = "evaluation"
@@ -46,22 +50,53 @@ class Units:
         self,
         key: str,
         samples: Sequence[Sample],
-        measure: Callable[[Sample], Result],
+        groups: Sequence[Batch],
+        measure: Sequence[Callable[[Batch], list[Result]]],
         done: Callable[[int], None],
     ) -> list[Result]:
-        """Measure what no earlier attempt has, and store the unit. ``done(n)``: n samples are finished."""
+        """Measure what no earlier attempt has, batch by batch, and store the unit.
+
+        Args:
+            groups: the samples as they are measured at once; one that was cut short is measured anew as a whole, so
+                that an interruption changes no number.
+            measure: one per device, each for a batch at a time.
+            done: told how many samples are finished.
+        """
         self.partial.mkdir(parents=True, exist_ok=True)
         path = self.partial / f"{key}.jsonl"
         results = {r["digest"]: r for r in self._lines(path)}
         if path.exists():  # a kill can leave half a line at the end
             _write_whole(path, _to_lines(list(results.values())))
-        with path.open("ab") as file:
-            for n, sample in enumerate(samples, 1):
-                if sample.digest not in results:
-                    results[sample.digest] = {"id": sample.id, "digest": sample.digest, **measure(sample)}
-                    file.write(_to_lines([results[sample.digest]]))
+        missing = [g for g in groups if any(s.digest not in results for s in g.samples)]
+        queue, lock = iter(missing), threading.Lock()
+
+        def work(measure_one: Callable[[Batch], list[Result]], file: IO[bytes]) -> None:
+            while True:
+                with lock:
+                    group = next(queue, None)
+                if group is None:
+                    return
+                try:
+                    found = measure_one(group)
+                except BaseException:
+                    with lock:
+                        deque(queue, maxlen=0)  # the others stop after the batch they are in
+                    raise
+                with lock:
+                    rows = [{"id": s.id, "digest": s.digest, **r} for s, r in zip(group.samples, found, strict=True)]
+                    results.update({r["digest"]: r for r in rows})
+                    file.write(_to_lines(rows))
                     file.flush()
-                done(n)
+                    done(sum(s.digest in results for s in samples))
+
+        done(sum(s.digest in results for s in samples))
+        with path.open("ab") as file:
+            if len(measure) == 1:  # in this thread, where signals arrive
+                work(measure[0], file)
+            else:
+                with ThreadPoolExecutor(len(measure)) as pool:
+                    for future in [pool.submit(work, one, file) for one in measure]:
+                        future.result()
         ordered = [results[s.digest] for s in samples]
         _write_whole(self.folder / key, _to_lines(ordered))
         path.unlink(missing_ok=True)

@@ -86,6 +86,15 @@ class Api:
         found = self.post("/logs/filter", logs={"flow_run_id": {"any_": [run]}}, sort="TIMESTAMP_ASC")
         return [line["message"] for line in found]
 
+    def events(self, name: str, seconds: float = 20) -> list[dict[str, Any]]:
+        """Newest first, as soon as there is one: the server takes them in batches."""
+        deadline = time.monotonic() + seconds
+        while True:
+            found = self.post("/events/filter", filter={"event": {"name": [name]}})["events"]
+            if found or time.monotonic() > deadline:
+                return list(found)
+            time.sleep(0.5)
+
     def artifacts(self, run: str) -> dict[str, Any]:
         found = self.post("/artifacts/filter", artifacts={"flow_run_id": {"any_": [run]}})
         return {item["key"]: item["data"] for item in found}

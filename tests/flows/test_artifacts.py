@@ -22,11 +22,15 @@ from markdown_it.token import Token
 from flows.artifacts import (
     CLIP,
     CURVE_POINTS,
+    HISTORY_ROWS,
     MESSAGES,
     code,
     dataset_markdown,
     escape,
     evaluation_markdown,
+    gate_markdown,
+    history_markdown,
+    nightly_markdown,
     plan_markdown,
     stage_markdown,
     summary_markdown,
@@ -319,6 +323,66 @@ def test_evaluation_table() -> None:
         ["answers nll ↓", "1.25", "", "", "needs 2 or more", "2", ""],
         ["passkey accuracy", "", "", "", "skipped: too | short", "0", ""],
     ]
+
+
+# ------------------------------------------------------------------- gate, night, history
+
+
+def gate(text: str = "x", champion: bool = True) -> dict[str, Any]:
+    task = {"task": text, "verdict": "fail", "reason": text, "metric": "accuracy", "better": "higher",
+            "headline": True, "unit": "absolute", "candidate": 0.25, "champion": 0.75, "difference": -0.5,
+            "low": -0.7, "high": -0.2, "worse_by": 0.5, "p": 0.001, "p_holm": None, "n": 1200, "detectable": 0.1,
+            "made by a later version": 1}  # fmt: skip
+    sample = {"task": text, "id": text, "candidate": 0.0, "champion": 1.0, "expected": [text], "output": text,
+              "champion_output": text}  # fmt: skip
+    return {
+        "verdict": "fail", "reason": text, "headline": text, "tasks": [task], "worst": [sample] * 7,
+        "candidate": {"run_id": "r", "model": "m" * 64, "evaluation": "e" * 64},
+        "champion": {"run_id": "c", "model": "n" * 64, "evaluation": "f" * 64} if champion else None,
+    }  # fmt: skip
+
+
+def night(i: int, task: str = "x", **changes: Any) -> dict[str, Any]:
+    return {
+        "run_id": f"r{i}", "date": f"2026-01-{i + 1:02}T02:00:00.000Z", "role": "candidate", "model": "m" * 64,
+        "task": task, "metric": "accuracy", "better": "higher", "value": 0.5 + i / 100, "low": 0.4, "high": None,
+        "n": 9, "version": 1, "data_digest": "d", "suite": "default", "verdict": "pass", **changes,
+    }  # fmt: skip
+
+
+def test_gate_shows_every_task_and_five_samples_and_text_stays_text() -> None:
+    markdown = gate_markdown(gate(HOSTILE))
+    assert structure(markdown) == structure(gate_markdown(gate()))
+    assert cells(gate_markdown(gate()))[1] == [
+        "x (headline)", "accuracy ↑", "0.25", "0.75", "-0.5", "[-0.7, -0.2]", "1,200", "0.001", "fail", "x",
+    ]  # fmt: skip
+    assert gate_markdown(gate()).count("- expected:") == 5
+    assert not cells(gate_markdown(gate(champion=False)))
+
+
+def test_night_has_the_chart_of_the_last_14_and_the_command() -> None:
+    data = {"run_id": "r", "gate": gate(), "stages": [{"stage": "datasets_build", "digest": "d" * 64}]}
+    rows = [night(i) for i in range(20)] + [night(19, role="champion"), night(19, "other")]
+    markdown = nightly_markdown(data, rows, Path("/s"))
+    drawn = re.search(r"line \[(.*)\]", markdown)
+    assert drawn and drawn[1].split(", ") == [f"{0.5 + i / 100:.5f}" for i in range(6, 20)]
+    axis = re.search(r"x-axis \[(.*)\]", markdown)
+    assert axis and json.loads(f"[{axis[1]}]") == [f"01-{i + 1:02}" for i in range(6, 20)]
+    assert "`longfolio eval r --store /s`" in markdown and "not comparable" not in markdown
+    same_day = [night(1, date=f"2026-01-02T0{i}:00:00.000Z", data_digest=f"d{i // 3}") for i in range(4)]
+    markdown = nightly_markdown(data, same_day, Path("/s"))
+    axis = re.search(r"x-axis \[(.*)\]", markdown)
+    assert axis and len(set(json.loads(f"[{axis[1]}]"))) == 4 and "3 of these nights measured other data" in markdown
+    assert "mermaid" not in nightly_markdown(data, rows[:1], Path("/s"))  # one point is no line
+    hostile = nightly_markdown({**data, "gate": gate(HOSTILE)}, [], Path("/s"))
+    assert structure(hostile) == structure(nightly_markdown(data, [], Path("/s")))
+
+
+def test_history_is_the_newest_rows_first() -> None:
+    table = cells(history_markdown([night(i % 28, task=str(i)) for i in range(HISTORY_ROWS + 5)]))
+    assert len(table) == HISTORY_ROWS + 1 and table[1][3] == str(HISTORY_ROWS + 4)
+    assert table[-1] == ["2026-01-06 02:00", "candidate", "m" * 8, "5", "accuracy ↑", "0.55", "", "9", "pass"]
+    assert structure(history_markdown([night(0, HOSTILE)])) == structure(history_markdown([night(0)]))
 
 
 def test_neither_prefect_nor_matplotlib_is_imported() -> None:

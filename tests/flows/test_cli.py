@@ -81,7 +81,7 @@ def test_json_is_one_object_with_five_stages_and_absolute_paths(small_run: Calla
     done = longfolio("run", path, "--until", "pdf2txt", "--no-prefect", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert set(result) == {"run_id", "status", "stages"} and result["status"] == "done"
+    assert set(result) == {"run_id", "status", "stages", "gate"} and result["status"] == "done"
     assert [s["action"] for s in result["stages"]] == ["ran", "skipped", "skipped", "skipped", "skipped"]
     for stage in result["stages"]:
         assert set(stage) == {"stage", "action", "why", "digest", "path", "seconds", "metrics"}

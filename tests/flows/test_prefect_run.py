@@ -81,6 +81,32 @@ def test_run_is_seen_whole_and_a_second_one_is_five_times_cached(api: Api, place
     assert {t["state"]["message"] for t in states} == {f"unchanged since run {first['run_id']}"}
 
 
+def test_a_failed_gate_is_a_state_of_its_own_and_an_event(api: Api, place: Path) -> None:
+    """Everything is done: a regression is no infrastructure trouble, and nothing of it is run again."""
+    assert longfolio("promote", run(place)["run_id"], cwd=place).returncode == 0
+    passed = run(place)
+    assert passed["gate"]["verdict"] == "pass"
+    [flow_run] = latest(place)["flow_runs"]
+    assert api.get(f"/flow_runs/{flow_run}")["state"]["message"] == "5 cached; gate: pass"
+    floor = ("--set", "evaluate.gate.floors.perplexity=1.5")
+    failed = run(place, *floor, code=3)
+    assert failed["status"] == "done" and [s["action"] for s in failed["stages"]] == ["cached"] * 5
+    [flow_run] = latest(place)["flow_runs"]
+    state = api.get(f"/flow_runs/{flow_run}")["state"]
+    assert (state["type"], state["name"]) == ("FAILED", "Regressed") and "above the ceiling" in state["message"]
+    assert api.tasks(flow_run) == dict.fromkeys(NAMES, "Cached")
+    assert api.artifacts(flow_run)["evaluation-gate"].startswith("# Gate: fail")
+    seen = api.events("longfolio.evaluation.regressed")
+    assert [e["payload"]["run_id"] for e in seen] == [failed["run_id"]] and seen[0]["payload"]["tasks"] == [
+        "perplexity"
+    ]
+    assert longfolio("resume", failed["run_id"], cwd=place).returncode == 3
+    again = longfolio("eval", failed["run_id"], "--json", cwd=place)  # a flow run of its own, with those settings
+    assert again.returncode == 3 and "Traceback" not in again.stderr, again.stderr
+    assert api.get(f"/flow_runs/{latest(place)['flow_runs'][0]}")["state"]["name"] == "Regressed"
+    assert longfolio("promote", "--clear", cwd=place).returncode == 0
+
+
 def test_the_server_gets_no_data_and_no_pickle(api: Api, place: Path) -> None:
     """Of every file that Prefect keeps: no document text beyond the samples, no secret, nothing pickled."""
     home = Home.of(place / "store").path

@@ -14,8 +14,10 @@ import pytest
 from prefect_api import Api, longfolio
 from small_chain import make_place
 
+from flows.history import read_history
 from flows.orchestration.server import Home
 from flows.orchestration.up import UpSettings, _workers
+from flows.runs import list_runs
 from flows.stages import NAMES
 from flows.store import Store
 
@@ -147,13 +149,49 @@ def test_the_scheduler_evaluates_by_night_and_keeps_the_history(api: Api, model:
         return [r for r in api.flow_runs("nightly-evals") if r["auto_scheduled"] and r["state"]["type"] == "COMPLETED"]
 
     wait_for(lambda: len(nights()) >= 2, 200)
-    lines = [json.loads(line) for line in (place / "store" / "history.jsonl").read_text().splitlines()]
-    assert len(lines) >= 2 and len({line["run_id"] for line in lines}) == len(lines)
-    assert lines[-1]["action"] == "cached" and lines[-1]["metrics"].keys() == lines[0]["metrics"].keys()
-    assert set(api.tasks(nights()[-1]["id"]).values()) == {"Cached"}
-    assert api.artifacts(nights()[-1]["id"])["evaluation-history"].count(lines[-1]["model"][:8]) >= 2
     assert longfolio("deploy", "--nightly", "off", cwd=place).returncode == 0
     assert not api.get("/deployments/name/nightly-evals/nightly-evals")["schedules"][0]["active"]
+    wait_for(lambda: all(run["state"]["type"] not in ("RUNNING", "PENDING") for run in api.flow_runs("nightly-evals")))
+    history = read_history(Store(place / "store"))
+    by_run = [[(row["task"], row["model"]) for row in history if row["run_id"] == run]
+              for run in dict.fromkeys(row["run_id"] for row in history)]  # fmt: skip
+    assert len(by_run) >= 2 and all(rows == by_run[0] and len(set(rows)) == len(rows) for rows in by_run)
+    assert set(api.tasks(nights()[-1]["id"]).values()) == {"Cached"}
+    shown = api.artifacts(nights()[-1]["id"])
+    assert shown["evaluation-history"].count(history[-1]["model"][:8]) >= 2
+    assert shown["evaluation-nightly"].startswith("# no champion") and "xychart" in shown["evaluation-nightly"]
+
+
+def test_a_night_measures_the_champion_alike_and_a_regression_is_red(api: Api, model: str, place: Path) -> None:
+    """The champion was trained on the same documents, and evaluated with other settings before."""
+    store = Store(place / "store")
+    longfolio("run", "small.yaml", "--set", "train.seed=21", "--set", "evaluate.passkey.trials=1", cwd=place)
+    champion = list_runs(store)[-1]
+    longfolio("run", "small.yaml", "--set", "train.seed=22", cwd=place)
+    newest = list_runs(store)[-1]
+    assert champion.status == newest.status == "done"
+    assert longfolio("promote", champion.run_id, cwd=place).returncode == 0
+
+    night = api.start("nightly-evals/nightly-evals")
+    assert api.wait(night)["state"]["name"] == "Completed", api.logs(night)
+    assert api.tasks(night) == dict.fromkeys(NAMES, "Cached") | {"champion": "Completed"}
+    record = list_runs(store)[-1]
+    assert record.data["gate"]["champion"]["run_id"] == champion.run_id
+    assert {t["verdict"] for t in record.data["gate"]["tasks"]} <= {"pass", "warn"}
+    assert {row["role"] for row in read_history(store) if row["run_id"] == record.run_id} == {"candidate", "champion"}
+    shown = api.artifacts(night)["evaluation-nightly"]
+    assert f"longfolio eval {record.run_id} --store {store.root}" in shown and "| champion |" in shown
+
+    red = api.start("nightly-evals/nightly-evals", overrides=["evaluate.gate.floors.perplexity=1.5"])
+    state = api.wait(red)["state"]
+    assert (state["type"], state["name"]) == ("FAILED", "Regressed") and "above the ceiling" in state["message"]
+    assert set(api.tasks(red).values()) == {"Cached"}
+    before = len(read_history(store))
+    api.set_state(red, "SCHEDULED", "AwaitingRetry")
+    wait_for(lambda: api.get(f"/flow_runs/{red}")["run_count"] == 2)
+    assert api.wait(red)["state"]["name"] == "Regressed" and len(read_history(store)) == before
+    assert [e["payload"]["reason"] for e in api.events("longfolio.evaluation.regressed")]
+    assert longfolio("promote", "--clear", cwd=place).returncode == 0
 
 
 def test_a_dead_worker_is_replaced(api: Api, place: Path) -> None:

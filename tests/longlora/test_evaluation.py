@@ -17,10 +17,10 @@ from longlora.errors import UserError
 from longlora.evaluation import EvaluateSettings
 from longlora.evaluation.__main__ import main
 from longlora.evaluation.data import Sources, validation_ids
-from longlora.evaluation.model import LanguageModel, content_digest
+from longlora.evaluation.engines import Batch, TransformersEngine, batches
+from longlora.evaluation.model import content_digest
 from longlora.evaluation.stage import identity, run
 from longlora.evaluation.tasks import TASKS, Context, Sample
-from longlora.evaluation.tasks.passkey import judge
 from longlora.evaluation.units import Units
 from longlora.prompts import render
 
@@ -31,7 +31,7 @@ SMALL = {
     "device": "cpu",
     "resamples": 500,
     "answers": {"max_rows": 6},
-    "perplexity": {"window": 64, "max_windows": 5, "max_windows_per_document": 3},
+    "perplexity": {"window": 64, "max_windows": 5, "max_document_tokens": 192},
     "passkey": {"lengths": [160], "depths": [0.2, 0.8], "trials": 1, "max_new_tokens": 3},
 }
 
@@ -109,13 +109,13 @@ def test_loss_equals_plain_computation_in_any_chunk(tiny_model_dir, plain) -> No
     ids = list(range(100, 400))
     losses = plain_losses(plain, ids)
     for start, chunk in ((1, 1024), (1, 7), (250, 1024), (299, 1)):
-        model = LanguageModel(tiny_model_dir, dtype="float32", chunk=chunk)
-        assert model.loss(ids, start) == pytest.approx(float(losses[start - 1 :].sum()), rel=1e-6)
+        model = TransformersEngine(tiny_model_dir, dtype="float32", chunk=chunk)
+        assert model.losses(ids, start) == pytest.approx(losses[start - 1 :].numpy(), rel=1e-5)
         assert model._head_is_plain
     model._head_is_plain = False
-    assert model.loss(ids, 250) == pytest.approx(float(losses[249:].sum()), rel=1e-6)
+    assert model.losses(ids, 250) == pytest.approx(losses[249:].numpy(), rel=1e-5)
     with pytest.raises(ValueError):
-        model.loss(ids, 0)
+        model.losses(ids, 0)
 
 
 def test_numbers_equal_plain_computation(inputs, tokenizer, plain, tmp_path) -> None:
@@ -137,10 +137,10 @@ def test_numbers_equal_plain_computation(inputs, tokenizer, plain, tmp_path) -> 
         i = int(sample["id"][1:])
         r = render(tokenizer, "chat", words(20 + 5 * i, i) + "\nWhat?", words(5 + i, 2 * i))
         expected = plain_losses(plain, r.input_ids)[r.answer_start - 1 :].mean()
-        assert sample["loss"] == pytest.approx(float(expected), rel=1e-6)
-    mean = sum(s["loss"] for s in answers) / 6
+        assert sample["score"] == pytest.approx(float(expected), rel=1e-6)
+    mean = sum(s["score"] for s in answers) / 6
     assert metrics["answers"]["base"] == pytest.approx(mean)
-    merged = [s["loss"] for s in samples if s["task"] == "answers" and s["model"] == "merged"]
+    merged = [s["score"] for s in samples if s["task"] == "answers" and s["model"] == "merged"]
     assert metrics["answers"]["difference"] == pytest.approx(sum(merged) / 6 - mean)
     assert metrics["answers"]["low"] <= metrics["answers"]["difference"] <= metrics["answers"]["high"]
     assert metrics["passkey"]["n"] == 2 and "text_perplexity" not in metrics
@@ -166,8 +166,8 @@ def test_units_are_reused_and_base_is_not_loaded_again(inputs, tmp_path, monkeyp
     first = run(settings, inputs, tmp_path / "a", silent)
     events: list[dict] = []
     loads: list[Path] = []
-    original = LanguageModel.loss
-    monkeypatch.setattr(LanguageModel, "loss", lambda s, *a: loads.append(s.folder) or original(s, *a))
+    original = TransformersEngine.losses
+    monkeypatch.setattr(TransformersEngine, "losses", lambda s, *a: loads.append(s.folder) or original(s, *a))
 
     def report(event: str, **fields: object) -> None:
         events.append({"event": event, **fields})
@@ -196,11 +196,11 @@ def test_units_are_reused_and_base_is_not_loaded_again(inputs, tmp_path, monkeyp
 
 @pytest.mark.parametrize("after", [1, 8, 13, 20])
 def test_resumes_after_a_kill_with_the_same_result(inputs, tmp_path, monkeypatch, after) -> None:
-    settings = EvaluateSettings(**SMALL)
+    settings = EvaluateSettings(**SMALL, batch_size=1)
     expected = run(settings, {**inputs, "units": tmp_path / "u0"}, tmp_path / "whole", silent)
     measured: list[str] = []
-    for method in ("loss", "greedy"):
-        original = getattr(LanguageModel, method)
+    for method in ("losses", "answers"):
+        original = getattr(TransformersEngine, method)
 
         def counted(self, *arguments, original=original):
             if len(measured) == after and not (tmp_path / "killed").exists():
@@ -209,7 +209,7 @@ def test_resumes_after_a_kill_with_the_same_result(inputs, tmp_path, monkeypatch
             measured.append("x")
             return original(self, *arguments)
 
-        monkeypatch.setattr(LanguageModel, method, counted)
+        monkeypatch.setattr(TransformersEngine, method, counted)
     with pytest.raises(KeyboardInterrupt):
         run(settings, inputs, tmp_path / "work", silent)
     for path in (tmp_path / "work/partial").glob("*.jsonl"):
@@ -224,17 +224,19 @@ def test_equal_samples_do_not_cost_twice_after_a_kill(tmp_path) -> None:
     samples = [Sample(f"s{i}", [1, 2, token], 1) for i, token in enumerate((5, 5, 6, 7, 6, 8))]
     measured: list[int] = []
 
-    def measure(sample: Sample) -> dict[str, int]:
+    def measure(batch: Batch) -> list[dict[str, int]]:
+        (sample,) = batch.samples
         if len(measured) == 3:
             measured.append(0)
             raise KeyboardInterrupt
         measured.append(sample.input_ids[2])
-        return {"value": sample.input_ids[2]}
+        return [{"value": sample.input_ids[2]}]
 
     units = Units(tmp_path / "units", tmp_path / "work")
+    groups = batches(list({s.digest: s for s in samples}.values()), 8, 100, answers=False)
     with pytest.raises(KeyboardInterrupt):
-        units.make("key", samples, measure, lambda n: None)
-    results = units.make("key", samples, measure, lambda n: None)
+        units.make("key", samples, groups, [measure], lambda n: None)
+    results = units.make("key", samples, groups, [measure], lambda n: None)
     assert measured == [5, 6, 7, 0, 8]  # each distinct sample once
     assert [r["value"] for r in results] == [5, 5, 6, 7, 6, 8]
     assert units.finished("key", samples) == results
@@ -263,18 +265,25 @@ def test_passkey_lengths_and_answer_inside(tokenizer, template) -> None:
 def test_passkey_oracle_and_constant(inputs, tokenizer, tmp_path, monkeypatch) -> None:
     """A model that reads the key scores 1, one that says a constant scores 0."""
 
-    def oracle(self: LanguageModel, ids: list[int], max_new_tokens: int) -> str:
-        text = tokenizer.decode(ids)
-        key = text.split("The pass key is ")[1][:5]
-        return f"It is {key[:2]},{key[2:]}." if self.folder.parent == inputs["merge"] else "It is 11111."
+    def oracle(self: TransformersEngine, batch: Batch) -> list[str]:
+        found = []
+        for sample in batch.samples:
+            key = tokenizer.decode(sample.input_ids).split("The pass key is ")[1][:5]
+            own = self.folder.parent == inputs["merge"]
+            found.append(f"It is {key[:2]},{key[2:]}." if own else "It is 11111.")
+        return found
 
-    monkeypatch.setattr(LanguageModel, "greedy", oracle)
+    monkeypatch.setattr(TransformersEngine, "answers", oracle)
     settings = EvaluateSettings(tasks=["passkey"], passkey={"lengths": [160], "trials": 4}, dtype="float32")
     metrics = run(settings, inputs, tmp_path, silent)["passkey"]
     assert (metrics["base"], metrics["merged"], metrics["difference"], metrics["n"]) == (0, 1, 1, 12)
     assert metrics["low"] > 0.5
-    assert judge("12345", "12345") == judge("the key: 12,345!", "12345") == "correct"
-    assert judge("123456", "12345") == judge("no", "12345") == judge("1 or 12345", "12345") == "wrong"
+
+    def judge(output: str) -> str:
+        return TASKS["passkey"].judge(Sample("", [], expected="12345"), output)["verdict"]
+
+    assert judge("12345") == judge("the key: 12,345!") == "correct"
+    assert judge("123456") == judge("no") == judge("1 or 12345") == "wrong"
 
 
 def test_texts_longer_than_the_models_window(inputs, tiny_model_dir, plain, tokenizer, tmp_path) -> None:
@@ -406,3 +415,31 @@ def test_template_is_the_datasets_unless_set(data, tokenizer, tmp_path) -> None:
         assert context.template == expected
         sample = TASKS["answers"].samples(context)[0]
         assert ("[INST]" in tokenizer.decode(sample.input_ids)) == (expected == "inst")
+
+
+def test_limit_draws_the_same_few_for_every_model(inputs, tmp_path) -> None:
+    limited = EvaluateSettings(**SMALL, limit=2)
+    metrics = run(limited, inputs, tmp_path / "w", silent)
+    assert {task: item["n"] for task, item in metrics.items()} == {"answers": 2, "perplexity": 2, "passkey": 2}
+    lines = [json.loads(x) for x in (tmp_path / "w/output/samples.jsonl").read_text().splitlines()]
+    by_model = {m: [(x["task"], x["id"]) for x in lines if x["model"] == m] for m in ("base", "merged")}
+    assert by_model["base"] == by_model["merged"] and len(by_model["base"]) == 6
+    other = run(EvaluateSettings(**SMALL, limit=2, seed=1), inputs, tmp_path / "x", silent)
+    assert other["answers"]["base"] != metrics["answers"]["base"]
+
+
+def test_files_of_a_suite_arrive_under_its_input_name(inputs, tmp_path) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    record = {"input": words(900), "instructions": ["What left?"], "outputs": ["the boat"], "evaluation": "f1"}
+    (folder / "mine.jsonl").write_text(json.dumps({"source": "x", **record}) + "\n")
+    settings = EvaluateSettings(**{**SMALL, "tasks": ["leval"], "leval": {"path": "/not/here", "max_new_tokens": 3}})
+    metrics = run(settings, {**inputs, "leval": folder}, tmp_path / "w", silent)
+    assert metrics["leval"]["n"] == 1 and metrics["leval"]["metric"] == "score"
+    (item,) = json.loads((tmp_path / "w/output/metrics.json").read_text())
+    assert item["truncated"] == 1 and item["tokens_cut_mean"] > 300  # the tiny model reads 512 tokens
+    assert "the document's middle is left out" in (tmp_path / "w/output/table.md").read_text()
+    first = item["data_digest"]
+    (folder / "mine.jsonl").write_text(json.dumps({"source": "x", **record, "outputs": ["the boats"]}) + "\n")
+    run(settings, {**inputs, "leval": folder}, tmp_path / "w2", silent)
+    assert json.loads((tmp_path / "w2/output/metrics.json").read_text())[0]["data_digest"] != first

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from longlora.evaluation import EvaluateSettings
-from longlora.evaluation.overlap import f1, words
+from longlora.evaluation.scoring.words import f1, words
 from longlora.evaluation.stage import run
 from longlora.inference import generate
 from longlora.models import load_model, load_tokenizer
@@ -48,7 +48,7 @@ def test_what_the_model_writes_is_compared(tiny_model_dir, tmp_path) -> None:
     rows = [{"id": f"r{i}", "task": "t", "instruction": f"{'boat ' * i}?", "output": o} for i, o in enumerate(outputs)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "data/validation-00000-of-00001.parquet")
     settings = EvaluateSettings.model_validate({
-        "tasks": ["written_answers"], "written": {"max_answer_tokens": 5}, "dtype": "float32", "device": "cpu",
+        "tasks": ["written_answers"], "written_answers": {"max_answer_tokens": 5}, "dtype": "float32", "device": "cpu",
     })  # fmt: skip
     inputs = {"model": tiny_model_dir, "datasets_build": tmp_path}
     metrics = run(settings, inputs, tmp_path / "work", lambda *_, **__: None)["written_answers"]
@@ -59,6 +59,6 @@ def test_what_the_model_writes_is_compared(tiny_model_dir, tmp_path) -> None:
     for i, sample in enumerate(samples.values()):
         prompt = encode_prompt(tokenizer, "chat", rows[i]["instruction"])
         assert sample["output"] == generate(model, tokenizer, prompt, max_new_tokens=5)
-        assert sample["expected"] == outputs[i] and sample["f1"] == f1(sample["output"], outputs[i])
-    assert metrics["base"] == pytest.approx(sum(s["f1"] for s in samples.values()) / 2)
+        assert sample["expected"] == outputs[i] and sample["score"] == f1(sample["output"], outputs[i])
+    assert metrics["base"] == pytest.approx(sum(s["score"] for s in samples.values()) / 2)
     assert metrics["metric"] == "f1" and metrics["better"] == "higher"

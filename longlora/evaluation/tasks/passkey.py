@@ -1,133 +1,133 @@
-"""Passkey retrieval: a five-digit number in filler text, asked for at the end.
+"""Passkey retrieval: a number in filler text, asked for at the end.
 
 The structure is that of LongLoRA's test (passkey_retrivial.py; the task is from Mohtashami & Jaggi 2023,
-arXiv 2305.16300): what to look for, filler, the number said twice, filler, the question. Wording and filler
-are our own. Lengths are counted in tokens of the whole prompt, template included, and met within 1 %; the
-answer is judged as text: the first number in it must be the right one.
+arXiv 2305.16300): what to look for, filler, the number said twice, filler, the question. Wording and filler are our
+own, or from a file. The answer is judged as text, not as token ids: the first number in it must be the right one.
+
+``exact``: lengths are counted in tokens of the whole prompt, prompt format included, and met within 1 %; the number has
+five digits and stands at the depths asked for.
+
+``longlora``: its rule of lengths and its seeds. Length i has ``int(3.75 * (i + 1) * interval // 1024 * 1024)``
+characters of filler, cut wherever that falls; seed s gives, by NumPy's old generator, the characters before the number
+and the number from 1 to 49,999. Raw text without a prompt format, that ends where the number is to follow.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from longlora.errors import UserError
-from longlora.evaluation.data import Sources
-from longlora.evaluation.settings import EvaluateSettings
-from longlora.evaluation.statistics import Bootstrap, paired_proportions, wilson
-from longlora.evaluation.tasks.base import Comparison, Context, Sample
-from longlora.prompts import Template, encode_prompt
+from longlora.evaluation.settings import PasskeySettings
+from longlora.evaluation.tasks.base import Context, Result, Sample, Task
+from longlora.evaluation.tasks.haystack import FILLER, PADDING, Endless, fit, planted
+from longlora.prompts import begins_with_bos, encode_prompt, plain_ids
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-    from longlora.evaluation.model import LanguageModel
-
-OPENING = "Somewhere in these notes stands a pass key, a number. Find it and keep it in mind: you will be asked."
-NEEDLE = "The pass key is {key}. Keep it in mind. {key} is the pass key."
-QUESTION = "What is the pass key? Answer with the number."
-FILLER = (
-    "The harbour is quiet in the morning.",
-    "A boat leaves and another one comes back.",
-    "The wind turns a little to the west.",
-    "Bread is baked in the street behind the church.",
-    "Someone opens a window and closes it again.",
-    "The clouds move slowly over the hills.",
-    "Two children count the gulls on the pier.",
-    "The road bends twice before it meets the river.",
-    "Old ropes lie drying in the sun.",
-    "At noon the bell is heard across the water.",
-)
-PADDING = "again"  # one short word, repeated where sentences are too coarse to meet a length
+CHARACTERS_PER_TOKEN = 3.75  # LongLoRA's estimate
 
 
-class Passkey:
+@dataclass(frozen=True)
+class Wording:
+    """What the prompt says; ``needle`` has ``{key}``. ``ending``: where the answer to raw text is to follow."""
+
+    opening: str = (
+        "Somewhere in these notes stands a pass key, a number. Find it and keep it in mind: you will be asked."
+    )
+    filler: tuple[str, ...] = FILLER
+    needle: str = "The pass key is {key}. Keep it in mind. {key} is the pass key."
+    question: str = "What is the pass key? Answer with the number."
+    ending: str = "What is the pass key? The pass key is"
+
+
+class Passkey(Task):
     """Accuracy at finding a number in filler text, by length and depth."""
 
     name = "passkey"
-    version = 1
+    version = 2
     metric = "accuracy"
     better = "higher"
-
-    def applies(self, sources: Sources) -> bool:
-        return True
-
-    def settings(self, settings: EvaluateSettings) -> dict[str, Any]:
-        return {"max_new_tokens": settings.passkey.max_new_tokens}
+    scale = "proportion"
+    groups = (("length",), ("length", "depth"))
 
     def samples(self, context: Context) -> list[Sample]:
         wanted = context.settings.passkey
+        wording = read_wording(wanted.wording) if wanted.wording else Wording()
+        return (
+            self._exact(context, wanted, wording) if wanted.method == "exact" else _longlora(context, wanted, wording)
+        )
+
+    def _exact(self, context: Context, wanted: PasskeySettings, wording: Wording) -> list[Sample]:
         samples = []
         for length in wanted.lengths:
             for depth in wanted.depths:
                 for trial in range(wanted.trials):
                     draw = random.Random(f"passkey:{context.settings.seed}:{length}:{depth}:{trial}")
                     key = str(draw.randint(10_000, 99_999))
-                    ids = prompt(context.tokenizer, context.template, length, depth, key, draw)
-                    about = {"length": length, "tokens": len(ids), "depth": depth}
+                    sentences = Endless(draw, wording.filler)
+                    text = ""
+
+                    def encode(units: int, padding: int) -> list[int]:
+                        nonlocal text
+                        body = planted(sentences.first(units), [(depth, wording.needle.format(key=key))])  # noqa: B023
+                        body += [PADDING] * padding
+                        text = "\n".join([wording.opening, " ".join(body), wording.question])
+                        return encode_prompt(context.tokenizer, context.template, text)
+
+                    ids = fit(encode, length, "evaluate.passkey.lengths")
+                    about = {"length": length, "depth": depth, "tokens": len(ids)}
                     name = f"{length}-{depth:g}-{trial}"
-                    samples.append(Sample(name, ids, expected=key, about=about))
+                    samples.append(Sample(name, ids, 0, key, about, text, max_new_tokens=wanted.max_new_tokens))
         return samples
 
-    def measure(self, model: LanguageModel, sample: Sample, settings: EvaluateSettings) -> dict[str, Any]:
-        output = model.greedy(sample.input_ids, settings.passkey.max_new_tokens)
-        return {"output": output, "expected": sample.expected, "verdict": judge(output, sample.expected)}
-
-    def compare(self, base: list[dict[str, Any]], merged: list[dict[str, Any]] | None, by: Bootstrap) -> Comparison:
-        a = [r["verdict"] == "correct" for r in base]
-        first = wilson(sum(a), len(a), by.confidence)
-        if merged is None:
-            return Comparison(first)
-        b = [r["verdict"] == "correct" for r in merged]
-        return Comparison(first, wilson(sum(b), len(b), by.confidence), paired_proportions(a, b, by.confidence))
+    def judge(self, sample: Sample, output: str) -> Result:
+        """``correct`` if the first number in the answer is the key (12,345 counts as 12345), else ``wrong``."""
+        found = re.search(r"\d+(,\d{3})*", output)
+        right = bool(found) and found.group().replace(",", "") == sample.expected  # type: ignore[union-attr]
+        return {"score": float(right), "verdict": "correct" if right else "wrong"}
 
 
-def prompt(
-    tokenizer: PreTrainedTokenizerBase,
-    template: Template,
-    length: int,
-    depth: float,
-    key: str,
-    draw: random.Random,
-) -> list[int]:
-    """Token ids of one prompt of ``length`` tokens (1 % either way), the key at ``depth`` of the filler.
+def _longlora(context: Context, wanted: PasskeySettings, wording: Wording) -> list[Sample]:
+    import numpy as np
+
+    begin = [context.tokenizer.bos_token_id] if begins_with_bos(context.tokenizer) else []
+    samples = []
+    for i in range(wanted.max_tokens // wanted.interval):
+        characters = int(CHARACTERS_PER_TOKEN * (i + 1) * wanted.interval // 1024 * 1024)
+        filler = " ".join(wording.filler)
+        filler = (filler + " ") * (characters // len(filler) + 1)
+        for seed in range(wanted.trials):
+            draw = np.random.RandomState(seed)
+            before = int(draw.randint(0, characters))
+            key = str(draw.randint(1, 50_000))
+            needle = wording.needle.format(key=key)
+            after = characters - before
+            text = "\n".join([wording.opening, filler[:before], needle, filler[:after], wording.ending])
+            ids = begin + plain_ids(context.tokenizer, text)
+            about = {"length": (i + 1) * wanted.interval, "characters": characters, "tokens": len(ids)}
+            name = f"{(i + 1) * wanted.interval}-seed{seed}"
+            samples.append(Sample(name, ids, 0, key, about, text, max_new_tokens=wanted.max_new_tokens))
+    return samples
+
+
+def read_wording(path: Path) -> Wording:
+    """The wording of a YAML file; what it leaves out is ours.
 
     Raises:
-        UserError: the length leaves no room for the question.
+        UserError: it cannot be read, has other keys, or a needle without ``{key}``.
     """
-    tolerance = length // 100
+    import yaml
 
-    def encode(sentences: list[str], padding: int) -> list[int]:
-        at = round(depth * len(sentences))
-        parts = [sentences[:at], [NEEDLE.format(key=key)], sentences[at:], [PADDING] * padding]
-        text = "\n".join([OPENING, *(" ".join(p) for p in parts if p), QUESTION])
-        return encode_prompt(tokenizer, template, text)
-
-    ids = encode([], 0)
-    room = length + tolerance - len(ids)
-    if room < 0:
-        raise UserError(
-            f"evaluate.passkey.lengths: {length} is too short, the question alone takes {len(ids)} tokens",
-            f"use lengths from {len(ids) + 10} on",
-        )
-    cost = {s: len(tokenizer(f" {s}", add_special_tokens=False)["input_ids"]) for s in FILLER}
-    sentences: list[str] = []
-    while room > 0:
-        sentences.append(draw.choice(FILLER))
-        room -= cost[sentences[-1]]
-    while len(ids := encode(sentences, 0)) > length and sentences:
-        sentences.pop()
-    padding = 0
-    for _ in range(8):
-        if abs(len(ids) - length) <= tolerance:
-            return ids
-        padding = max(padding + length - len(ids), 0)
-        ids = encode(sentences, padding)
-    raise UserError(f"evaluate.passkey.lengths: no prompt of {length} tokens can be made", "use another length")
-
-
-def judge(output: str, key: str) -> str:
-    """``correct`` if the first number in the answer is the key (12,345 counts as 12345), else ``wrong``."""
-    found = re.search(r"\d+(,\d{3})*", output)
-    return "correct" if found and found.group().replace(",", "") == key else "wrong"
+    remedy = "give opening, filler (a list of sentences), needle (with {key}), question, ending; each may be left out"
+    try:
+        value: Any = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        value["filler"] = tuple(map(str, value.get("filler") or FILLER))
+        wording = Wording(**value)
+        if "{key}" not in wording.needle:
+            raise ValueError("needle lacks {key}")
+        wording.needle.format(key=1)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"evaluate.passkey.wording: {path}: {error}", remedy) from error
+    return wording

@@ -1,78 +1,123 @@
-"""Perplexity of raw text, in disjoint windows.
+"""Perplexity of raw text: exp(sum of -log p / number of scored tokens).
 
-A document is cut into windows of exactly ``window`` tokens from its beginning; what is left over is not used.
-In each window every token but the first is scored, given the tokens before it in the window. The result is
-exp(sum of -log p / number of scored tokens) over all windows. No token is scored twice, unlike LongLoRA's
-eval.py, whose windows overlap (stride 256) and count a token at every position it takes.
+Three definitions (``evaluate.perplexity.method``), for a context of L tokens and a stride of s:
 
-A tokenizer that begins texts with a token of its own (Llama's <s>) has it at the head of every window.
+- ``disjoint``: windows of L tokens side by side. Every token but a window's first is scored, given what stands before
+  it in the window: half of them have less than L / 2 tokens of context.
+- ``strided``: the first window as above; after it each window moves on by s tokens and scores these alone, given the
+  L - s before them (Press et al. 2021, "Shortformer", section 2; the sliding window of the transformers guide).
+- ``longlora``: as LongLoRA's eval.py: all documents in a row, windows of L tokens that begin every s (256) tokens, the
+  last of them dropped, all of each window scored. A token counts once for each window that it lies in.
+
+No token is scored twice, and no document's text stands in another's window, but for ``longlora``.
+
+A tokenizer that begins texts with a token of its own (Llama's <s>) has it at the head of every window, but for
+``longlora``, whose token files have what their writer put there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from longlora.errors import UserError
 from longlora.evaluation.data import Sources, Text, text_files, validation_documents
-from longlora.evaluation.settings import EvaluateSettings
-from longlora.evaluation.statistics import Bootstrap
-from longlora.evaluation.tasks.base import Comparison, Context, Sample, Skipped
-from longlora.prompts import begins_with_bos, plain_ids
+from longlora.evaluation.settings import EvaluateSettings, PerplexitySettings
+from longlora.evaluation.tasks.base import Context, Result, Sample, Skipped, Task
+from longlora.prompts import begins_with_bos
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    import numpy as np
 
-    from longlora.evaluation.model import LanguageModel
-
-# Characters of a document that are looked at per token wanted; no tokenizer makes longer tokens on average.
-CHARACTERS_PER_TOKEN = 16
+BUCKETS = 8  # equal parts of the window, for perplexity by position
 
 
-def windows(tokenizer: PreTrainedTokenizerBase, text: Text, window: int, limit: int) -> list[Sample]:
-    """At most ``limit`` full windows of ``window`` tokens from the beginning of ``text``."""
-    head = text.text[: window * limit * CHARACTERS_PER_TOKEN]
-    ids = plain_ids(tokenizer, head)
-    begin = [tokenizer.bos_token_id] if begins_with_bos(tokenizer) else []
-    step = window - len(begin)
-    return [
-        Sample(
-            f"{text.id}#{i}",
-            begin + ids[i * step : (i + 1) * step],
-            1,
-            about={"document": text.id, "window": i},
-        )
-        for i in range(min(limit, len(ids) // step))
-    ]
+def windows(ids: Sequence[int], begin: list[int], length: int, stride: int) -> Iterator[tuple[int, list[int], int]]:
+    """``(place of the first scored token, input_ids, start)`` of windows that score every token of ``ids`` once.
+
+    The first window is as long as ``length`` allows; each one after it begins ``stride`` tokens later and scores what
+    is new. Without ``begin`` the text's first token has no context and is not scored, nor is the first of any window
+    in which all is new.
+    """
+    body = length - len(begin)
+    low, done = 0, 0
+    while done < len(ids):
+        high = min(low + body, len(ids))
+        start = max(len(begin) + done - low, 1)
+        yield done, begin + list(ids[low:high]), start
+        low, done = low + stride, high
 
 
-class Perplexity:
+class Perplexity(Task):
     """Of the converted documents of the validation split."""
 
     name = "perplexity"
-    version = 1
+    version = 2
     metric = "perplexity"
     better = "lower"
+    scale = "perplexity"
+    answers = False
+    groups = (("length",),)
 
-    def applies(self, sources: Sources) -> bool:
+    def applies(self, sources: Sources, settings: EvaluateSettings) -> bool:
         return sources.documents is not None and sources.splits is not None
 
-    def texts(self, sources: Sources) -> Iterator[Text]:
-        assert sources.documents is not None and sources.splits is not None
-        return validation_documents(sources.documents, sources.splits)
-
-    def settings(self, settings: EvaluateSettings) -> dict[str, Any]:
-        return {}
+    def texts(self, context: Context) -> Iterator[Text]:
+        assert context.sources.documents is not None and context.sources.splits is not None
+        return validation_documents(context.sources.documents, context.sources.splits)
 
     def samples(self, context: Context) -> list[Sample]:
         limits = context.settings.perplexity
-        most = min(limits.max_windows, limits.max_windows_per_document)
-        documents = [windows(context.tokenizer, t, limits.window, most) for t in self.texts(context.sources)]
-        if not any(documents):
-            self.nothing(len(documents), limits.window)
-        # Round by round, so that a small total still sees every document.
-        rounds = [d[i] for i in range(most) for d in documents if i < len(d)]
-        return sorted(rounds[: limits.max_windows], key=lambda s: (s.about["document"], s.about["window"]))
+        return self._overlapping(context, limits) if limits.method == "longlora" else self._once(context, limits)
+
+    def _once(self, context: Context, limits: PerplexitySettings) -> list[Sample]:
+        """Each token scored once: disjoint and strided."""
+        begin = [context.tokenizer.bos_token_id] if begins_with_bos(context.tokenizer) else []
+        body = limits.window - len(begin)
+        step = limits.stride if limits.method == "strided" else body
+        documents: list[tuple[str, list[int]]] = []
+        count = 0
+        for text in self.texts(context):
+            count += 1
+            ids = text.head(context.tokenizer, limits.max_document_tokens)
+            if len(ids) >= body:
+                documents.append((text.id, ids))
+        if not documents:
+            self.nothing(count, limits.window)
+        available = [1 + (len(ids) - body) // step for _, ids in documents]
+        samples = []
+        for (name, ids), used in zip(documents, _share(available, limits.max_windows), strict=True):
+            text_end = body + (used - 1) * step if used else 0
+            for length in (limits.window, *limits.shorter):
+                stride = limits.stride if limits.method == "strided" else length - len(begin)
+                for place, input_ids, start in windows(ids[:text_end], begin, length, stride):
+                    if start == len(input_ids):  # one token without any before it
+                        continue
+                    about = {"document": name, "place": place, "length": length, "tokens": len(input_ids)}
+                    main = length == limits.window
+                    samples.append(Sample(f"{name}#{place}@{length}", input_ids, start, about=about, counts=main))
+        return samples
+
+    def _overlapping(self, context: Context, limits: PerplexitySettings) -> list[Sample]:
+        ids: list[int] = []
+        count = 0
+        for text in self.texts(context):
+            ids += text.head(context.tokenizer, None)
+            count += 1
+        starts = range(0, len(ids) - limits.window, limits.stride)[:-1]
+        if not starts:
+            self.nothing(count, limits.window + limits.stride)
+        few = min(len(starts), limits.max_windows or len(starts))
+        chosen = [starts[round(i * (len(starts) - 1) / max(few - 1, 1))] for i in range(few)]  # over all documents
+        return [
+            Sample(
+                f"{at}@{limits.window}",
+                ids[at : at + limits.window],
+                1,
+                about={"place": at, "length": limits.window, "tokens": limits.window},
+            )
+            for at in chosen
+        ]
 
     def nothing(self, documents: int, window: int) -> None:
         if documents == 0:
@@ -82,33 +127,58 @@ class Perplexity:
             "tokens: lower evaluate.perplexity.window"
         )
 
-    def measure(self, model: LanguageModel, sample: Sample, settings: EvaluateSettings) -> dict[str, Any]:
-        tokens = len(sample.input_ids) - sample.start
-        loss = model.loss(sample.input_ids, sample.start)
-        return {"loss": loss / tokens, "loss_sum": loss, "tokens": tokens, "verdict": "scored"}
+    def measured(self, sample: Sample, losses: np.ndarray) -> Result:
+        """Also ``by_position``: sum of losses and number of tokens in each eighth of the window."""
+        import numpy as np
 
-    def compare(self, base: list[dict[str, Any]], merged: list[dict[str, Any]] | None, by: Bootstrap) -> Comparison:
-        a, tokens = [r["loss_sum"] for r in base], [r["tokens"] for r in base]
-        if merged is None:
-            return Comparison(by.perplexity(a, tokens))
-        b = [r["loss_sum"] for r in merged]
-        difference, ratio = by.perplexity_change(a, b, tokens)
-        return Comparison(by.perplexity(a, tokens), by.perplexity(b, tokens), difference, ratio)
+        places = np.arange(sample.start, len(sample.input_ids)) * BUCKETS // sample.about["length"]
+        sums, counts = (np.bincount(places, weights, BUCKETS) for weights in (losses, None))
+        parts = [[float(s), int(n)] for s, n in zip(sums, counts, strict=True)]
+        return {**super().measured(sample, losses), "by_position": parts}
+
+    def details(self, samples: Sequence[Sample], results: Mapping[str, Sequence[Result]]) -> dict[str, Any]:
+        """Perplexity of each eighth of the window, for each model, and how many tokens were scored."""
+        import math
+
+        rows = []
+        length = max(s.about["length"] for s in samples)
+        for part in range(BUCKETS):
+            row: dict[str, Any] = {"from": part * length // BUCKETS, "to": (part + 1) * length // BUCKETS}
+            for name, measured in results.items():
+                own = [r["by_position"][part] for s, r in zip(samples, measured, strict=True) if s.counts]
+                row["tokens"] = sum(n for _, n in own)
+                if row["tokens"]:
+                    row[name] = math.exp(math.fsum(loss for loss, _ in own) / row["tokens"])
+            rows.append(row)
+        scored = sum(len(s.input_ids) - s.start for s in samples if s.counts)
+        return {"tokens": scored, "by_position": [row for row in rows if row.get("tokens")]}
 
 
 class TextPerplexity(Perplexity):
-    """Of the text files that the user names."""
+    """Of the texts that the user names."""
 
     name = "text_perplexity"
 
-    def applies(self, sources: Sources) -> bool:
+    def applies(self, sources: Sources, settings: EvaluateSettings) -> bool:
         return bool(sources.texts)
 
-    def texts(self, sources: Sources) -> Iterator[Text]:
-        return text_files(sources.texts)
+    def texts(self, context: Context) -> Iterator[Text]:
+        return text_files(context.sources.texts)
 
     def nothing(self, documents: int, window: int) -> None:
         raise UserError(
             f"evaluate.texts: none of the {documents} texts is as long as one window of {window} tokens",
             "give longer texts, or lower evaluate.perplexity.window",
         )
+
+
+def _share(available: list[int], most: int | None) -> list[int]:
+    """How many of each, round by round, until ``most`` are there."""
+    used = [0] * len(available)
+    left = sum(available) if most is None else min(most, sum(available))
+    while left:
+        for i, n in enumerate(available):
+            if left and used[i] < n:
+                used[i] += 1
+                left -= 1
+    return used

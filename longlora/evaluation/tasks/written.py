@@ -2,67 +2,63 @@
 
 The loss of ``answers`` tells how likely the true answer is; this tells what a user gets. Answers of the offline recipes
 stand in the document, so F1 over words (as in SQuAD) is a fair measure; of long ones it would mostly measure how long
-the model writes, so rows with longer answers than ``max_answer_tokens`` are left out.
+the model writes, so rows with longer answers than ``max_answer_tokens`` are left out. ROUGE-L, which minds the order of
+words, stands beside it.
 """
 
 from __future__ import annotations
 
-import random
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from longlora.evaluation.data import Sources, validation_rows
-from longlora.evaluation.overlap import f1
+from longlora.evaluation.data import Sources
+from longlora.evaluation.scoring.rouge import rouge_l
+from longlora.evaluation.scoring.words import f1
 from longlora.evaluation.settings import EvaluateSettings
-from longlora.evaluation.statistics import Bootstrap
-from longlora.evaluation.tasks.base import Comparison, Context, Sample, Skipped, compare_means
-from longlora.prompts import render
-
-if TYPE_CHECKING:
-    from longlora.evaluation.model import LanguageModel
+from longlora.evaluation.tasks.base import Context, Result, Sample, Task
+from longlora.evaluation.tasks.rows import drawn_rows
+from longlora.prompts import Rendered
 
 
-class WrittenAnswers:
+class WrittenAnswers(Task):
     """Mean F1 of greedy answers to the dataset's validation questions."""
 
     name = "written_answers"
-    version = 1
+    version = 2
     metric = "f1"
     better = "higher"
+    groups = (("task_of_row",),)
 
-    def applies(self, sources: Sources) -> bool:
+    def applies(self, sources: Sources, settings: EvaluateSettings) -> bool:
         return sources.dataset is not None
 
-    def settings(self, settings: EvaluateSettings) -> dict[str, Any]:
-        return {"max_new_tokens": settings.written.max_answer_tokens}
-
     def samples(self, context: Context) -> list[Sample]:
-        assert context.sources.dataset is not None
-        limits = context.settings.written
-        rows = validation_rows(context.sources.dataset)
-        random.Random(f"written:{context.settings.seed}").shuffle(rows)
-        samples: list[Sample] = []
-        for row in rows:
-            if len(samples) == limits.max_rows:
-                break
-            rendered = render(context.tokenizer, context.template, row["instruction"], row["output"])
-            prompt = rendered.input_ids[: rendered.answer_start]
-            answer = len(rendered.input_ids) - len(prompt)
-            fits = limits.max_tokens is None or len(rendered.input_ids) <= limits.max_tokens
-            if fits and answer <= limits.max_answer_tokens:
-                about = {"task_of_row": row["task"], "tokens": len(prompt)}
-                samples.append(Sample(str(row["id"]), prompt, expected=row["output"], about=about))
-        if not samples:
-            raise Skipped(
-                f"none of {len(rows)} validation rows is within written.max_answer_tokens = "
-                f"{limits.max_answer_tokens} and written.max_tokens = {limits.max_tokens}"
+        limits = context.settings.written_answers
+
+        def fits(row: Rendered) -> bool:
+            short = limits.max_tokens is None or len(row.input_ids) <= limits.max_tokens
+            return short and len(row.input_ids) - row.answer_start <= limits.max_answer_tokens
+
+        said = (
+            f"written_answers.max_answer_tokens = {limits.max_answer_tokens} and "
+            f"written_answers.max_tokens = {limits.max_tokens}"
+        )
+        return [
+            Sample(
+                str(row["id"]),
+                rendered.input_ids[: rendered.answer_start],
+                expected=row["output"],
+                about={"task_of_row": row["task"], "tokens": rendered.answer_start},
+                prompt=row["instruction"],
+                max_new_tokens=limits.max_answer_tokens,
             )
-        return sorted(samples, key=lambda s: s.id)
+            for row, rendered in drawn_rows(context, "written", limits.max_rows, fits, said)
+        ]
 
-    def measure(self, model: LanguageModel, sample: Sample, settings: EvaluateSettings) -> dict[str, Any]:
-        output = model.greedy(sample.input_ids, settings.written.max_answer_tokens)
-        return {
-            "output": output, "expected": sample.expected, "f1": f1(output, sample.expected), "verdict": "scored",
-        }  # fmt: skip
+    def judge(self, sample: Sample, output: str) -> Result:
+        truth = sample.expected
+        return {"score": f1(output, truth), "rouge_l": rouge_l(output, truth), "verdict": "scored"}
 
-    def compare(self, base: list[dict[str, Any]], merged: list[dict[str, Any]] | None, by: Bootstrap) -> Comparison:
-        return compare_means(base, merged, "f1", by)
+    def details(self, samples: Sequence[Sample], results: Mapping[str, Sequence[Result]]) -> dict[str, Any]:
+        return {"rouge_l": {name: math.fsum(r["rouge_l"] for r in rows) / len(rows) for name, rows in results.items()}}

@@ -17,7 +17,7 @@ from longlora.errors import UserError
 
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".md", ".txt")
 PART = 1 << 17  # characters of a text that are tokenized at once, up to twice as many
-REMEDY = "correct the file, or leave it out of train.texts"
+REMEDY = "correct the file, or leave it out"
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class TextFile:
     path: Path
 
 
-def text_files(paths: Sequence[Path], key: str = "train.texts") -> list[TextFile]:
+def text_files(paths: Sequence[Path], key: str = "train.texts", suffixes: tuple[str, ...] = SUFFIXES) -> list[TextFile]:
     """The files of ``train.texts``: each path itself, or what lies below it, by name. ``key``: for messages.
 
     Raises:
@@ -45,14 +45,14 @@ def text_files(paths: Sequence[Path], key: str = "train.texts") -> list[TextFile
     files: list[TextFile] = []
     for path in paths:
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.is_file() and p.name.lower().endswith(SUFFIXES))
+            found = sorted(p for p in path.rglob("*") if p.is_file() and p.name.lower().endswith(suffixes))
             if not found:
-                raise UserError(f"{key}: no {', '.join(SUFFIXES)} file in {path}", "name a folder that has some")
+                raise UserError(f"{key}: no {', '.join(suffixes)} file in {path}", "name a folder that has some")
             files += [TextFile(p.relative_to(path).as_posix(), p) for p in found]
         elif not path.is_file():
             raise UserError(f"{key}: {path} does not exist", f"correct {key}")
-        elif not path.name.lower().endswith(SUFFIXES):
-            raise UserError(f"{key}: {path} is of no known kind", f"known are {', '.join(SUFFIXES)}")
+        elif not path.name.lower().endswith(suffixes):
+            raise UserError(f"{key}: {path} is of no known kind", f"known are {', '.join(suffixes)}")
         else:
             files.append(TextFile(path.name, path))
     return files
