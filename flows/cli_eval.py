@@ -136,7 +136,7 @@ def _directory(
     texts = (*settings.texts, *(path.absolute() for path in text))
     settings = settings.model_copy(update={"texts": texts})
     models = {"base": against, "merged": model} if against else {"base": model}
-    sources = Sources(dataset, dataset / "splits.json" if dataset else None, documents, texts)
+    sources = Sources.of(dataset, documents, texts)
     try:
         with TerminalWatcher() as watcher:
             at = EndpointSettings(base_url=served[0], model=served[1]) if served else None

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    # File name -> height in inches, and how to draw it.
+    Plots = Mapping[str, tuple[float, Callable[["Colours", Figure], None]]]
+
 Item = dict[str, Any]
 Colours = dict[str, str]
 PRINTED = {"ink": "#1f2328", "line": "#d8dee4", "first": "#2f6fde", "second": "#e08a1e", "good": "#1a7f37"}
@@ -47,9 +50,6 @@ def plots_of(
     if len(nights) > 1:
         found["history"] = (2.6, partial(_history, nights))
     return found
-
-
-Plots = Mapping[str, tuple[float, Callable[[Colours, Figure], None]]]
 
 
 def inline(plots: Plots) -> list[str]:

@@ -77,6 +77,11 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, template: Template, instru
     return _encode(tokenizer, instruction, lambda text: prompt_text(tokenizer, template, text))
 
 
+def end_of_answer(tokenizer: PreTrainedTokenizerBase, template: Template) -> int:
+    """The token that ends an answer in this format: what training teaches a model to stop with."""
+    return _encode(tokenizer, "x", lambda text: answer_text(tokenizer, template, text))[-1]
+
+
 def render(tokenizer: PreTrainedTokenizerBase, template: Template, instruction: str, output: str) -> Rendered:
     """Token ids of prompt + answer. Its length is *the* length of a row, everywhere."""
     prompt = encode_prompt(tokenizer, template, instruction)

@@ -41,10 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
         fields: dict[str, Any] = json.loads(a.settings.read_text()) if a.settings else {}
         fields |= {"tasks": a.tasks} if a.tasks else {}
         fields |= {"limit": a.limit} if a.limit else {}
-        settings = EvaluateSettings(**(fields | {"texts": a.text}))
+        settings = EvaluateSettings(**(fields | ({"texts": a.text} if a.text else {})))
         models = {"base": a.against, "merged": a.model} if a.against else {"model": a.model}
-        splits = a.dataset / "splits.json" if a.dataset else None
-        sources = Sources(a.dataset, splits, a.documents, settings.texts)
+        sources = Sources.of(a.dataset, a.documents, settings.texts)
         at = EndpointSettings(base_url=a.endpoint, model=a.endpoint_model) if a.endpoint else None
         engine = (lambda folder, device: EndpointEngine(at)) if at else None
         metrics = evaluate(models, sources, settings, a.out, _show, a.out / "units", engine)

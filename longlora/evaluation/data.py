@@ -31,6 +31,21 @@ class Sources:
     documents: Path | None = None
     texts: tuple[Path, ...] = ()
 
+    @classmethod
+    def of(cls, dataset: Path | None, documents: Path | None, texts: tuple[Path, ...]) -> Sources:
+        """Of paths that somebody typed.
+
+        Raises:
+            UserError: one is not there.
+        """
+        if dataset is not None and not any((dataset / "data").glob("*.parquet")):
+            raise UserError(
+                f"{dataset} is no built dataset: it has no data/*.parquet", "name the folder that a run printed"
+            )
+        if documents is not None and not documents.is_file():
+            raise UserError(f"{documents} does not exist", "name a documents.parquet, as pdf2txt writes it")
+        return cls(dataset, dataset / "splits.json" if dataset else None, documents, texts)
+
 
 EVALUATION_TEXTS = (*sources.SUFFIXES, ".bin")
 # Characters of a document that are looked at per token wanted; no tokenizer makes longer tokens on average.

@@ -19,7 +19,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from longlora.evaluation.paired import detectable, holm, sign_flip
 
 WORST = 5  # samples shown
-CONFIDENCE = 0.95  # of intervals, and of the change that could be seen
+# Two results are of the same thing if these are the same in both.
+ALIKE = {
+    "metric": "metric", "better": "direction", "version": "version of the task", "settings": "settings of the task",
+    "engine": "way of computing", "n": "number of samples", "data_digest": "data",
+}  # fmt: skip
+CONFIDENCE = 0.95  # of intervals
 CLIP = 500  # characters kept of what a model wrote
 Word = Literal["pass", "warn", "fail", "incomparable", "incomplete", "new", "no champion"]
 
@@ -172,10 +177,11 @@ def compare(
     except Unreadable as error:
         return Verdict("incomplete", str(error), settings.headline or "", [])
     if old is None:
-        return _alone(new, settings)
+        return _alone(new, settings, only)
     names = [name for name in dict.fromkeys([*new.items, *old.items]) if not only or name in only]
     measured = [name for name in names if name in new.measured] or [name for name in names if name in old.measured]
-    headline = settings.headline or (measured[0] if measured else "")
+    declared = settings.headline if not only or settings.headline in only else None
+    headline = declared or (measured[0] if measured else "")
     found = [_task(name, new, old, settings, name == headline) for name in names
              if name in new.measured or name in old.measured]  # fmt: skip
     known = {t.task for t in found}
@@ -215,7 +221,9 @@ class Output:
         """
         try:
             items = {str(item["task"]): item for item in json.loads((folder / "metrics.json").read_text())}
-            lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+            # Not splitlines: a text may hold U+2028.
+            rows = (folder / "samples.jsonl").read_text(encoding="utf-8").split("\n")
+            lines = [json.loads(line) for line in rows if line]
             models = {line["model"] for line in lines}
             model = "merged" if "merged" in models else min(models, default="base")
             output = cls(model, items, {name: {} for name in items})
@@ -238,14 +246,14 @@ class Output:
 # ------------------------------------------------------------------------------------------- judging
 
 
-def _alone(new: Output, settings: GateSettings) -> Verdict:
+def _alone(new: Output, settings: GateSettings, only: Collection[str]) -> Verdict:
     """Without a champion: the floors."""
     tasks = []
     for name, item in new.measured.items():
         t = TaskVerdict(name, "new", "no champion", item["metric"], item["better"], candidate=new.value(name),
                         n=len(new.rows[name]))  # fmt: skip
         tasks.append(_floored(t, settings))
-    tasks += _without_number(new, settings)
+    tasks += [t for t in _without_number(new, settings) if not only or t.task in only]
     failed = [t for t in tasks if t.verdict == "fail"]
     reason = "; ".join(f"{t.task}: {t.reason}" for t in failed) or "there is nothing to compare with yet"
     return Verdict("fail" if failed else "no champion", reason, settings.headline or "", tasks)
@@ -271,7 +279,14 @@ def _task(name: str, new: Output, old: Output, settings: GateSettings, headline:
     different = _different(new.items[name], old.items[name], new.rows[name], old.rows[name])
     if different:
         return replace(found, verdict="incomparable", reason=different)
-    pairs = [(float(new.rows[name][key]["score"]), float(old.rows[name][key]["score"])) for key in new.rows[name]]
+    mine, theirs = new.rows[name], old.rows[name]
+    # A perplexity's windows count by their tokens, which may differ (strided: a document's first one has more).
+    mean = math.fsum(float(row.get("tokens", 1)) for row in mine.values()) / max(len(mine), 1)
+    by = new.items[name].get("scale") == "perplexity"
+    weights = [float(row.get("tokens", 1)) / mean if by else 1.0 for row in mine.values()]
+    pairs = [
+        (w * float(mine[key]["score"]), w * float(theirs[key]["score"])) for w, key in zip(weights, mine, strict=True)
+    ]
     broken = [sum(not math.isfinite(pair[i]) for pair in pairs) for i in (0, 1)]
     if broken[1]:
         return replace(found, verdict="incomparable", reason=f"{broken[1]} scores of the champion are not finite")
@@ -284,8 +299,7 @@ def _different(
     new: dict[str, Any], old: dict[str, Any], rows: dict[str, Any], others: dict[str, Any]
 ) -> str:  # fmt: skip
     """Why two results of a task are not of the same thing, or nothing."""
-    for key, what in (("metric", "metric"), ("better", "direction"), ("version", "version of the task"),
-                      ("n", "number of samples"), ("data_digest", "data")):  # fmt: skip
+    for key, what in ALIKE.items():
         if new.get(key) != old.get(key):
             values = "" if key == "data_digest" else f" ({old.get(key)}, now {new.get(key)})"
             return f"other {what}{values}"
@@ -320,7 +334,8 @@ def _measured(
 
     # The signs of differences stay: exp and the division are monotonous.
     interval = Bootstrap(settings.resamples, CONFIDENCE, settings.seed).mean([sign * w for w in worse])
-    seen = detectable(worse, 1 - CONFIDENCE)
+    # Of fewer samples not even a loss on each one is significant.
+    seen = detectable(worse, settings.alpha) if 2.0 ** -len(worse) <= settings.alpha / 2 else None
     return replace(
         found, unit="relative" if found.better == "lower" else "absolute", difference=own(sign * mean) + 0.0,
         low=None if interval.low is None else own(interval.low),

@@ -29,10 +29,15 @@ def content_digest(folder: Path) -> str:
 
 
 def context_length(folder: Path) -> int | None:
-    """Tokens that the configuration promises, positions stretched included; None where it does not say."""
-    try:
-        fields = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError):
+    """Tokens that its model reads, positions stretched included; None where its configuration does not say."""
+    from transformers import AutoConfig
+
+    from longlora.rope import window
+
+    if not (folder / "config.json").is_file():  # the tokenizer of an endpoint's model
         return None
-    found = fields.get("max_position_embeddings")
-    return int(found) if isinstance(found, int) else None
+    try:
+        config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
+        return window(config.get_text_config())
+    except (OSError, ValueError, AttributeError, KeyError):
+        return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from longlora.evaluation.statistics import Bootstrap, Interval, compare
@@ -12,13 +12,18 @@ from longlora.evaluation.tasks import TASKS, Sample
 
 @dataclass(frozen=True)
 class Measured:
-    """One task's samples and each model's results, in the same order. ``skipped``: why there are none."""
+    """One task's samples and each model's results, in the same order. ``skipped``: why there are none.
+
+    ``settings``: that the results depend on, beside the samples; ``engine``: how they were computed.
+    """
 
     task: str
     samples: list[Sample]
     results: dict[str, list[dict[str, Any]]]  # model name -> one per sample
     data_digest: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
     skipped: str = ""
+    engine: str = ""
 
 
 def entry(measured: Measured, names: list[str], by: Bootstrap) -> dict[str, Any]:
@@ -32,6 +37,8 @@ def entry(measured: Measured, names: list[str], by: Bootstrap) -> dict[str, Any]
         **head,
         "scale": task.scale,
         "data_digest": measured.data_digest,
+        "settings": measured.settings,
+        "engine": measured.engine,
         "n": len(counted),
         "confidence": by.confidence,
         **_numbers(measured, counted, names, by),

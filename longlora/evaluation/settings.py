@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from longlora.evaluation.gate import GateSettings
 from longlora.templates import TemplateSetting
@@ -265,6 +267,27 @@ class EvaluateSettings(BaseModel):
         description="Positions whose logits exist at once; memory is chunk x vocabulary x 4 bytes.",
         json_schema_extra={"digest": False},
     )
+
+    @model_validator(mode="after")
+    def _names_in_the_gate(self) -> EvaluateSettings:
+        named = [
+            *(("headline", name) for name in (self.gate.headline,) if name),
+            *(("floors", n) for n in self.gate.floors),
+        ]
+        for key, name in named:
+            if name not in get_args(TaskName):
+                near = difflib.get_close_matches(name, get_args(TaskName), n=1)
+                hint = f", did you mean {near[0]!r}?" if near else f" (there are {', '.join(get_args(TaskName))})"
+                raise ValueError(f"gate.{key}: no task {name!r}{hint}")
+        return self
+
+    @field_validator("device")
+    @classmethod
+    def _known_devices(cls, value: str) -> str:
+        for device in value.split(","):
+            if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device.strip()):
+                raise ValueError(f"{device.strip()!r} is none of auto, cpu, cuda and cuda:N")
+        return value
 
 
 FILES = ("leval", "longbench", "longchat")  # suites whose files are an input of that name

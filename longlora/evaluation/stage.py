@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from longlora.errors import UserError
 from longlora.evaluation.data import Sources
-from longlora.evaluation.engines import Batch, Engine, TransformersEngine, VllmEngine, batches
+from longlora.evaluation.engines import Batch, EndpointEngine, Engine, TransformersEngine, VllmEngine, batches
 from longlora.evaluation.model import context_length
 from longlora.evaluation.results import Measured, entry, sample_lines, short, table
 from longlora.evaluation.settings import FILES, EvaluateSettings
@@ -21,16 +22,17 @@ from longlora.evaluation.tasks.records import chosen
 from longlora.evaluation.units import KIND, Units, data_digest, digest
 from longlora.hardware import resolve_device, resolve_dtype
 from longlora.models import load_tokenizer
+from longlora.prompts import end_of_answer
 
 STAGE_VERSION = 3
 Report = Callable[..., None]
 
 
 def identity(settings: EvaluateSettings) -> dict[str, Any]:
-    """The precision that ``auto`` means on this machine, and the version of each task."""
+    """The precision that ``auto`` means on this machine, and what each task's results depend on."""
     return {
         "dtype": resolve_dtype(settings.dtype),
-        "tasks": {name: TASKS[name].version for name in settings.tasks},
+        "tasks": {name: [TASKS[name].version, TASKS[name].settings(settings)] for name in settings.tasks},
     }
 
 
@@ -78,15 +80,18 @@ def evaluate(
     devices = settings.device.split(",") if engine is None and settings.engine == "transformers" else [settings.device]
     devices = [resolve_device(device.strip()) for device in devices]
     loaded = [_Model(name, path, tuple(make(path, device) for device in devices)) for name, path in models.items()]
-    tokenizers = _same_tokenizer(models)
-    longest = [n for path in models.values() if (n := context_length(path)) is not None]
-    context = Context(settings, sources, tokenizers, settings.max_prompt_tokens or min(longest, default=1 << 40))
+    context = Context(settings, sources, _tokenizer(models, report), _limit(models, settings, report))
     measured = _prepare(context, loaded, report)
+    stops = frozenset((end_of_answer(context.tokenizer, context.template),)) if _written(measured) else frozenset()
+    for item in loaded:
+        for one in item.engines:
+            one.stops = stops
+            one.longest = max((len(s.input_ids) + s.max_new_tokens for m in measured for s in m.samples), default=0)
     if all(m.skipped for m in measured):
         reasons = "; ".join(f"{m.task}: {m.skipped}" for m in measured)
         raise UserError(
             f"nothing to evaluate: {reasons or 'no task has its data'}",
-            "add documents, raise dataset.validation_share, or add passkey to evaluate.tasks",
+            "give them their data, or add passkey to evaluate.tasks, which needs none",
         )
     _measure(measured, loaded, settings, Units(units, work), report)
 
@@ -147,12 +152,20 @@ def _prepare(context: Context, models: Sequence[_Model], report: Report) -> list
                 raise Skipped("it needs losses, which an endpoint does not tell")
             if task.own and not all(isinstance(m.engines[0], TransformersEngine) for m in models):
                 raise Skipped("it needs the model in this process: set evaluate.engine to transformers")
-            samples = drawn(task.samples(context), context.settings)
+            samples = task.samples(context)
+            samples = drawn(samples, context.settings) if task.draws else samples
         except Skipped as reason:
             report("warning", message=f"{name} is not measured: {reason}")
             measured.append(Measured(name, [], {}, skipped=str(reason)))
             continue
-        measured.append(Measured(name, samples, {}, data_digest(samples)))
+        ids = Counter(sample.id for sample in samples)
+        if len(ids) < len(samples):
+            raise UserError(
+                f"{name}: two samples are called {ids.most_common(1)[0][0]}",
+                "give each length and depth once, and each record an id of its own",
+            )
+        own, kind = task.settings(context.settings), models[0].engines[0].kind
+        measured.append(Measured(name, samples, {}, data_digest(samples), own, engine=kind))
     return measured
 
 
@@ -177,10 +190,13 @@ def _measure(
             if m.skipped:
                 continue
             task = TASKS[m.task]
-            how = [settings.batch_size, settings.batch_tokens] if task.answers else []
+            how = [settings.batch_size, settings.batch_tokens, *sorted(model.engines[0].stops)] if task.answers else []
             key = digest(content, m.task, task.version, task.settings(settings), m.data_digest, how)
             results = units.finished(key, m.samples)
             report("unit", kind=KIND, key=key, reused=results is not None)
+            if results is not None and model.engines[0].kind == EndpointEngine.kind:
+                message = f"{m.task}: the endpoint's earlier answers are used again; it is asked anew in another folder"
+                report("warning", message=message)
             if results is None:
                 results = units.make(
                     key,
@@ -224,8 +240,28 @@ def _progress(report: Report, before: int, total: int, task: str, model: str) ->
     return lambda n: report("progress", done=before + n, total=total, unit="samples", task=task, model=model)
 
 
-def _same_tokenizer(models: dict[str, Path]) -> Any:
+def _written(measured: Sequence[Measured]) -> bool:
+    return any(TASKS[m.task].answers and not TASKS[m.task].own and not m.skipped for m in measured)
+
+
+def _limit(models: dict[str, Path], settings: EvaluateSettings, report: Report) -> int:
+    """Tokens of the longest prompt about a document: what all of the models can read."""
+    if settings.max_prompt_tokens is not None:
+        return settings.max_prompt_tokens
+    known = {name: n for name, path in models.items() if (n := context_length(path)) is not None}
+    least = min(known.values(), default=1 << 40)
+    asked = [name for name in settings.tasks if name in FILES]
+    if asked and len(set(known.values())) > 1:
+        shorter = next(name for name, n in known.items() if n == least)
+        report("warning", message=f"{', '.join(asked)}: prompts are cut to {least:,} tokens, the context of the "
+               f"{shorter} model; evaluate.max_prompt_tokens changes that")  # fmt: skip
+    return least
+
+
+def _tokenizer(models: dict[str, Path], report: Report) -> Any:
     """The tokenizer of all the models: losses per token of two tokenizers cannot be compared.
+
+    The last one's, since a fine-tuned model knows the prompt format that it was trained with.
 
     Raises:
         UserError: the models cut text into different tokens.
@@ -237,7 +273,9 @@ def _same_tokenizer(models: dict[str, Path]) -> Any:
             f"{folders[0]} and {folders[1]} have different tokenizers: not comparable",
             "evaluate them in two runs",
         )
-    return tokenizers[0]
+    if len({t.chat_template for t in tokenizers}) > 1:
+        report("warning", message=f"prompts have the chat template of {folders[-1]}, which is not that of {folders[0]}")
+    return tokenizers[-1]
 
 
 def _write(path: Path, text: str) -> None:

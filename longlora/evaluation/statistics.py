@@ -166,5 +166,12 @@ def compare(
         change = paired_proportions([s == 1 for s in first], [s == 1 for s in second], by.confidence)
         return Comparison(ones, wilson(sum(s == 1 for s in second), len(second), by.confidence), change)
     if second is None:
-        return Comparison(by.mean(first))
-    return Comparison(by.mean(first), by.mean(second), by.mean([y - x for x, y in zip(first, second, strict=True)]))
+        return Comparison(_mean(first, by))
+    return Comparison(_mean(first, by), _mean(second, by), by.mean([y - x for x, y in zip(first, second, strict=True)]))
+
+
+def _mean(scores: Sequence[float], by: Bootstrap) -> Interval:
+    """By bootstrap; Wilson's where all are wholly right or wrong: resampling a few that are alike knows nothing."""
+    if all(score in (0, 1) for score in scores):
+        return wilson(sum(score == 1 for score in scores), len(scores), by.confidence)
+    return by.mean(scores)

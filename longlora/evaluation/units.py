@@ -70,6 +70,11 @@ class Units:
         missing = [g for g in groups if any(s.digest not in results for s in g.samples)]
         queue, lock = iter(missing), threading.Lock()
 
+        def stop() -> None:
+            """No device takes another batch."""
+            with lock:
+                deque(queue, maxlen=0)
+
         def work(measure_one: Callable[[Batch], list[Result]], file: IO[bytes]) -> None:
             while True:
                 with lock:
@@ -79,8 +84,7 @@ class Units:
                 try:
                     found = measure_one(group)
                 except BaseException:
-                    with lock:
-                        deque(queue, maxlen=0)  # the others stop after the batch they are in
+                    stop()
                     raise
                 with lock:
                     rows = [{"id": s.id, "digest": s.digest, **r} for s, r in zip(group.samples, found, strict=True)]
@@ -95,8 +99,12 @@ class Units:
                 work(measure[0], file)
             else:
                 with ThreadPoolExecutor(len(measure)) as pool:
-                    for future in [pool.submit(work, one, file) for one in measure]:
-                        future.result()
+                    try:
+                        for future in [pool.submit(work, one, file) for one in measure]:
+                            future.result()
+                    except BaseException:  # Ctrl-C arrives here
+                        stop()
+                        raise
         ordered = [results[s.digest] for s in samples]
         _write_whole(self.folder / key, _to_lines(ordered))
         path.unlink(missing_ok=True)

@@ -201,6 +201,8 @@ def test_an_endpoint_is_evaluated_as_the_model_behind_it(server, tiny_model_dir,
     assert main([*served, "--out", str(tmp_path / "served")]) == 0
     assert main([*common, "--out", str(tmp_path / "own")]) == 0
     own, other = ((tmp_path / name / "output/samples.jsonl").read_text() for name in ("own", "served"))
+    kinds = {json.loads((tmp_path / n / "output/metrics.json").read_text())[0]["engine"] for n in ("own", "served")}
+    assert kinds == {"transformers float32", "endpoint"}
     assert own == other and len(server.asked) == 6
     text = tmp_path / "a.txt"
     text.write_text(DOCUMENT)
@@ -221,7 +223,7 @@ def test_an_endpoint_that_fails_costs_no_answer_twice(server, tiny_model_dir, tm
 
     with pytest.raises(UserError, match="did not answer sample") as error:
         go()
-    assert "what is answered is kept" in error.value.remedy
+    assert "finished batches are kept" in error.value.remedy
     server.fail_after = 10**9
     assert go()["passkey"]["n"] == 6
     assert len(server.asked) == len(set(server.asked)) == 6

@@ -18,11 +18,11 @@ from longlora.evaluation import EvaluateSettings
 from longlora.evaluation.__main__ import main
 from longlora.evaluation.data import Sources, validation_ids
 from longlora.evaluation.engines import Batch, TransformersEngine, batches
-from longlora.evaluation.model import content_digest
+from longlora.evaluation.model import content_digest, context_length
 from longlora.evaluation.stage import identity, run
 from longlora.evaluation.tasks import TASKS, Context, Sample
 from longlora.evaluation.units import Units
-from longlora.prompts import render
+from longlora.prompts import end_of_answer, render
 
 TEXT = "the boat left at noon and the old harbour was quiet again while rain fell on the far hills"
 WORDS = TEXT.split()
@@ -270,6 +270,7 @@ def test_passkey_oracle_and_constant(inputs, tokenizer, tmp_path, monkeypatch) -
         for sample in batch.samples:
             key = tokenizer.decode(sample.input_ids).split("The pass key is ")[1][:5]
             own = self.folder.parent == inputs["merge"]
+            assert self.stops == {end_of_answer(tokenizer, "chat")}
             found.append(f"It is {key[:2]},{key[2:]}." if own else "It is 11111.")
         return found
 
@@ -374,7 +375,7 @@ def test_splits_forms(tmp_path) -> None:
 
 def test_identity_names_precision_and_versions() -> None:
     found = identity(EvaluateSettings())
-    assert found["dtype"] in ("bfloat16", "float32") and found["tasks"]["passkey"] >= 1
+    assert found["dtype"] in ("bfloat16", "float32") and found["tasks"]["passkey"] == [TASKS["passkey"].version, {}]
 
 
 def test_command_line(tiny_model_dir, changed, data, tmp_path, capsys) -> None:
@@ -426,6 +427,10 @@ def test_limit_draws_the_same_few_for_every_model(inputs, tmp_path) -> None:
     assert by_model["base"] == by_model["merged"] and len(by_model["base"]) == 6
     other = run(EvaluateSettings(**SMALL, limit=2, seed=1), inputs, tmp_path / "x", silent)
     assert other["answers"]["base"] != metrics["answers"]["base"]
+    curve = {**SMALL["perplexity"], "shorter": [16, 32]}
+    run(EvaluateSettings(**{**SMALL, "perplexity": curve}, limit=1), inputs, tmp_path / "y", silent)
+    item = json.loads((tmp_path / "y/output/metrics.json").read_text())[1]
+    assert item["n"] == 1 and {row["length"]: row["n"] for row in item["by"]["length"]} == {16: 4, 32: 2, 64: 1}
 
 
 def test_files_of_a_suite_arrive_under_its_input_name(inputs, tmp_path) -> None:
@@ -443,3 +448,50 @@ def test_files_of_a_suite_arrive_under_its_input_name(inputs, tmp_path) -> None:
     (folder / "mine.jsonl").write_text(json.dumps({"source": "x", **record, "outputs": ["the boats"]}) + "\n")
     run(settings, {**inputs, "leval": folder}, tmp_path / "w2", silent)
     assert json.loads((tmp_path / "w2/output/metrics.json").read_text())[0]["data_digest"] != first
+
+
+def test_context_length_counts_the_stretching(tiny_model_dir, tmp_path) -> None:
+    """Half of the published configurations keep the original length and a factor."""
+    fields = json.loads((tiny_model_dir / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    assert context_length(tmp_path) == 512
+    scaled = {**fields, "rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}}
+    (tmp_path / "config.json").write_text(json.dumps(scaled))
+    assert context_length(tmp_path) == 2048
+    assert context_length(tmp_path / "none") is None
+
+
+def test_an_answer_ends_where_the_prompt_format_ends_it(tiny_model_dir, tokenizer) -> None:
+    """Though the model's own configuration names another token, as bases do that were fine-tuned to chat."""
+    end = end_of_answer(tokenizer, "chat")
+    assert tokenizer.decode([end]) == "<|im_end|>"
+    engine = TransformersEngine(tiny_model_dir, dtype="float32")
+    prompt = Batch((Sample("a", [5, 6, 7, end], max_new_tokens=5),))
+    (written,) = engine.answers(prompt)
+    assert written
+    engine.stops = frozenset(tokenizer(written[: len(written) // 5])["input_ids"])  # it says one word all the time
+    assert engine.answers(prompt) == [""]
+
+
+def test_settings_that_name_nothing_are_refused() -> None:
+    for wrong, said in (
+        ({"gate": {"headline": "perplexty"}}, "did you mean 'perplexity'"),
+        ({"gate": {"floors": {"passkye": 0.9}}}, "did you mean 'passkey'"),
+        ({"device": "gpu"}, "none of auto, cpu, cuda"),
+        ({"device": "cuda:0,cuda:x"}, "'cuda:x'"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            EvaluateSettings(**wrong)
+
+
+def test_equal_ids_are_refused(inputs, tmp_path) -> None:
+    settings = EvaluateSettings(**{**SMALL, "tasks": ["passkey"], "passkey": {"lengths": [160, 160]}})
+    with pytest.raises(UserError, match=r"two samples are called 160-0\.1-0"):
+        run(settings, inputs, tmp_path, silent)
+
+
+def test_paths_that_are_not_there(tmp_path) -> None:
+    with pytest.raises(UserError, match="no built dataset"):
+        Sources.of(tmp_path, None, ())
+    with pytest.raises(UserError, match="does not exist"):
+        Sources.of(None, tmp_path / "documents.parquet", ())

@@ -234,7 +234,9 @@ def test_a_metric_that_is_gone_is_a_regression(judge: Callable[..., Verdict], tm
 
 
 @pytest.mark.parametrize(
-    "change", [{"version": 2}, {"data_digest": "e" * 64}, {"n": 19}, {"metric": "other"}], ids=lambda c: next(iter(c))
+    "change",
+    [{"version": 2}, {"engine": "vllm bfloat16"}, {"data_digest": "e" * 64}, {"n": 19}, {"metric": "other"}],
+    ids=lambda c: next(iter(c)),
 )
 def test_results_of_something_else_are_not_compared(tmp_path: Path, change: dict[str, Any]) -> None:
     """Though every score is worse."""
@@ -311,3 +313,48 @@ def test_verdict_is_plain_json_a_table_and_a_few_lines(judge: Callable[..., Verd
     head, _, row = verdict.markdown().splitlines()
     assert row.startswith("| perplexity (headline) | perplexity ↓ |") and row.count("|") == head.count("|")
     assert verdict.text().splitlines()[0].startswith("gate: fail: perplexity: worse by")
+
+
+def test_a_text_with_a_line_separator_in_it_is_one_sample(tmp_path: Path) -> None:
+    """JSON allows U+2028 in a text, and PDFs have it; it ends no line of samples.jsonl."""
+    for name in ("champion", "candidate"):
+        write(tmp_path / name, {"passkey": [1.0] * 8})
+        path = tmp_path / name / "samples.jsonl"
+        rows = [{**json.loads(line), "output": "a\u2028b\u0085c"} for line in path.read_text().split("\n") if line]
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    assert compare(tmp_path / "candidate", tmp_path / "champion", GateSettings()).verdict == "pass"
+
+
+def test_windows_count_by_their_tokens(tmp_path: Path) -> None:
+    """The difference that is shown is that of the metric, though the first window has four times the tokens."""
+    tokens = [1024, *[256] * 19]
+    rows = {"champion": [3.0] * 20, "candidate": [3.02, *[2.996] * 19]}
+    for name, scores in rows.items():
+        folder = write(tmp_path / name, {"perplexity": scores})
+        lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+        text = "".join(json.dumps({**line, "tokens": n}) + "\n" for line, n in zip(lines, tokens * 2, strict=True))
+        (folder / "samples.jsonl").write_text(text)
+        items = json.loads((folder / "metrics.json").read_text())
+        mean = sum(s * n for s, n in zip(scores, tokens, strict=True)) / sum(tokens)
+        items[0] |= {"scale": "perplexity"}
+        items[0][next(k for k in ("merged", "base") if k in items[0])]["value"] = math.exp(mean)
+        (folder / "metrics.json").write_text(json.dumps(items))
+    (task,) = compare(tmp_path / "candidate", tmp_path / "champion", GateSettings()).tasks
+    assert task.difference == pytest.approx(task.candidate - task.champion) and task.difference > 0
+
+
+def test_only_the_tasks_that_were_asked_for(tmp_path: Path) -> None:
+    settings = GateSettings(headline="perplexity", floors={"perplexity": 20.0})
+    found = write(tmp_path / "a", {"passkey": [1.0] * 8})
+    assert compare(found, None, settings, ["passkey"]).verdict == "no champion"
+    assert compare(found, None, settings).verdict == "fail"
+    champion = write(tmp_path / "b", {"perplexity": [3.0] * 8, "passkey": [1.0] * 8})
+    assert compare(found, champion, settings, ["passkey"]).verdict == "pass"
+
+
+def test_too_few_samples_to_fail_promise_no_effect(tmp_path: Path) -> None:
+    pairs = [3.0, 3.1, 3.2, 3.3, 3.4]
+    write(tmp_path / "b", {"perplexity": pairs})
+    write(tmp_path / "a", {"perplexity": [p + 0.1 * i for i, p in enumerate(pairs)]})
+    (task,) = compare(tmp_path / "a", tmp_path / "b", GateSettings()).tasks
+    assert task.verdict == "pass" and task.detectable is None

@@ -182,10 +182,10 @@ def test_missing_files(made, tmp_path) -> None:
         made({})
 
 
-def test_it_is_asked_for_by_its_path_and_has_all_twenty_subsets() -> None:
+def test_without_its_files_it_says_which_setting_is_missing(tokenizer) -> None:
+    with pytest.raises(Skipped, match=r"evaluate\.leval\.path"):
+        TASK.samples(Context(EvaluateSettings(), Sources(), tokenizer))
     assert len(SUBSETS) == 20
-    assert not TASK.applies(Sources(), EvaluateSettings())
-    assert TASK.applies(Sources(), EvaluateSettings.model_validate({"leval": {"path": "x"}}))
 
 
 def test_the_published_files_if_they_are_there(shared: Path, tokenizer) -> None:

@@ -75,8 +75,8 @@ def test_without_the_package_the_user_is_told(monkeypatch, tokenizer) -> None:
 
 
 def test_it_is_asked_for_by_its_tasks() -> None:
-    assert not LmEval().applies(Sources(), EvaluateSettings())
-    assert LmEval().applies(Sources(), chosen(None, "arc_easy"))
+    with pytest.raises(Skipped, match=r"evaluate\.lm_eval\.tasks"):
+        LmEval().samples(Context(EvaluateSettings(), Sources(), None))
 
 
 def test_scores_are_the_harness_own(folder, tiny_model_dir, tokenizer) -> None:

@@ -12,7 +12,7 @@ import pytest
 from longlora.errors import UserError
 from longlora.evaluation.data import Sources
 from longlora.evaluation.settings import EvaluateSettings
-from longlora.evaluation.tasks.base import Context, Sample
+from longlora.evaluation.tasks.base import Context, Sample, Skipped
 from longlora.evaluation.tasks.longbench import DATASETS, LongBench, length_range
 
 TASK = LongBench()
@@ -118,6 +118,6 @@ def test_a_malformed_record_is_named(made, changed: dict[str, Any], what: str) -
         made({"qasper": [record("qasper", ["x"]), record("qasper", ["x"]) | changed]})
 
 
-def test_it_is_asked_for_by_its_path() -> None:
-    assert not TASK.applies(Sources(), EvaluateSettings())
-    assert TASK.applies(Sources(), EvaluateSettings.model_validate({"longbench": {"path": "x"}}))
+def test_without_its_files_it_says_which_setting_is_missing(tokenizer) -> None:
+    with pytest.raises(Skipped, match=r"evaluate\.longbench\.path"):
+        TASK.samples(Context(EvaluateSettings(), Sources(), tokenizer))

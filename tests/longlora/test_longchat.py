@@ -13,7 +13,7 @@ import pytest
 from longlora.errors import UserError
 from longlora.evaluation.data import Sources
 from longlora.evaluation.settings import EvaluateSettings
-from longlora.evaluation.tasks.base import Context, Sample
+from longlora.evaluation.tasks.base import Context, Sample, Skipped
 from longlora.evaluation.tasks.longchat import MAX_LINES, LongChat, make_lines
 
 TASK = LongChat()
@@ -86,6 +86,6 @@ def test_a_record_of_neither_kind_is_named(made) -> None:
         made({"x": [{"expected_number": 3}]})
 
 
-def test_it_is_asked_for_by_its_path() -> None:
-    assert not TASK.applies(Sources(), EvaluateSettings())
-    assert TASK.applies(Sources(), EvaluateSettings.model_validate({"longchat": {"path": "x"}}))
+def test_without_its_files_it_says_which_setting_is_missing(tokenizer) -> None:
+    with pytest.raises(Skipped, match=r"evaluate\.longchat\.path"):
+        TASK.samples(Context(EvaluateSettings(), Sources(), tokenizer))

@@ -26,9 +26,12 @@ class Engine(Protocol):
     """A model that is loaded when first asked."""
 
     scores: bool  # whether it can tell losses
+    kind: str  # how it computes; numbers of two kinds are not compared
+    stops: frozenset[int]  # tokens that end an answer, besides the model's own
+    longest: int  # tokens of the longest sample with its answer
 
     def identity(self) -> str:
-        """Names what its numbers depend on, the model's content included."""
+        """Names what its numbers depend on, the model's content and ``kind``."""
 
     def losses(self, input_ids: list[int], start: int) -> np.ndarray:
         """-log p(token | all before it), in nats, of each of ``input_ids[start:]``."""

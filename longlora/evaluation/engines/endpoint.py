@@ -36,6 +36,9 @@ class EndpointEngine:
     """
 
     scores = False
+    kind = "endpoint"
+    stops: frozenset[int] = frozenset()  # its own business
+    longest = 0
 
     def __init__(self, settings: EndpointSettings) -> None:
         self.at = settings
@@ -65,10 +68,11 @@ class EndpointEngine:
             return list(pool.map(self._ask, batch.samples))
 
     def _ask(self, sample: Sample) -> str:
+        client = self._client
         from openai import OpenAIError
 
         try:
-            reply = self._client.chat.completions.create(
+            reply = client.chat.completions.create(
                 model=self.at.model,
                 messages=[{"role": "user", "content": sample.prompt}],
                 max_tokens=sample.max_new_tokens,
@@ -77,9 +81,10 @@ class EndpointEngine:
         except OpenAIError as error:
             raise UserError(
                 f"{self.at.base_url} did not answer sample {sample.id}: {error}",
-                "see that it runs, and evaluate again: what is answered is kept",
+                "see that it runs, and evaluate again: finished batches are kept",
             ) from error
         return str((reply.choices[0].message.content if reply.choices else "") or "")
 
     def close(self) -> None:
-        self._client.close()
+        if "_client" in self.__dict__:
+            self._client.close()

@@ -10,7 +10,7 @@ from longlora.errors import UserError
 from longlora.evaluation.engines.base import Batch
 from longlora.evaluation.model import content_digest
 from longlora.models import load_model, load_tokenizer
-from longlora.quantize import load_nf4
+from longlora.quantize import check_bitsandbytes, load_nf4
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,10 +32,13 @@ class TransformersEngine:
         self, folder: Path, *, dtype: str, device: str = "cpu", chunk: int = 1024, four_bit: bool = False
     ) -> None:
         self.folder, self.dtype, self.device, self.chunk, self.four_bit = folder, dtype, device, chunk, four_bit
+        self.kind = f"transformers {dtype}{' nf4' if four_bit else ''}"
+        self.stops: frozenset[int] = frozenset()
+        self.longest = 0
         self._prefix: tuple[list[int], Any] = ([], None)  # tokens and their keys and values
 
     def identity(self) -> str:
-        return f"{content_digest(self.folder)} {self.dtype}{' nf4' if self.four_bit else ''}"
+        return f"{content_digest(self.folder)} {self.kind}"
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -44,6 +47,7 @@ class TransformersEngine:
     @cached_property
     def network(self) -> PreTrainedModel:
         if self.four_bit:
+            check_bitsandbytes("evaluate.load_in_4bit")
             return load_nf4(self.folder, dtype=self.dtype, device=self.device, attn_implementation="sdpa").eval()
         model = load_model(self.folder, dtype=self.dtype, attn_implementation="sdpa")
         return model.to(self.device).eval()  # type: ignore[arg-type]
@@ -74,11 +78,12 @@ class TransformersEngine:
         """
         import numpy as np
         import torch
+        from transformers import DynamicCache
 
         if not 0 < start < len(input_ids):
             raise ValueError(f"start {start} of {len(input_ids)} tokens")
         ids = torch.tensor([input_ids], device=self.device)
-        parts = []
+        parts: list[torch.Tensor] = []
         with torch.inference_mode():
             if self._head_is_plain:
                 states = self._hidden(ids)[0, start - 1 : -1]  # state t predicts token t + 1
@@ -87,8 +92,13 @@ class TransformersEngine:
                     labels = ids[0, start + begin : start + begin + len(logits)]
                     parts.append(torch.nn.functional.cross_entropy(logits, labels, reduction="none"))
             else:
-                logits = self.network(input_ids=ids, use_cache=False).logits[0, start - 1 : -1].float()
-                parts.append(torch.nn.functional.cross_entropy(logits, ids[0, start:], reduction="none"))
+                cache = DynamicCache(config=self.network.config)
+                for begin in range(0, len(input_ids) - 1, self.chunk):
+                    labels = ids[0, begin + 1 : begin + 1 + self.chunk]
+                    piece = ids[:, begin : begin + len(labels)]
+                    logits = self.network(input_ids=piece, past_key_values=cache, use_cache=True).logits[0].float()
+                    parts.append(torch.nn.functional.cross_entropy(logits, labels, reduction="none"))
+                parts = [torch.cat(parts)[start - 1 :]]
         found = torch.cat(parts).double().cpu().numpy()
         if not np.isfinite(found).all():
             raise UserError(
@@ -181,11 +191,11 @@ class TransformersEngine:
         rows = torch.stack(written, 1).tolist()
         return [[token for token in row if token >= 0] for row in rows]
 
-    def _stops(self) -> set[int]:
-        """Tokens that end an answer: the model's own, else the tokenizer's."""
+    def _stops(self) -> frozenset[int]:
+        """Tokens that end an answer: the prompt format's, and the model's own, else the tokenizer's."""
         own = self.network.generation_config
         stop = own.eos_token_id if own is not None and own.eos_token_id is not None else self.tokenizer.eos_token_id
-        return set(stop) if isinstance(stop, list) else set() if stop is None else {stop}
+        return self.stops | (set(stop) if isinstance(stop, list) else set() if stop is None else {stop})
 
     def close(self) -> None:
         self._prefix = ([], None)

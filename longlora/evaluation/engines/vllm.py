@@ -17,26 +17,35 @@ if TYPE_CHECKING:
 
 
 class VllmEngine:
-    """Nothing is loaded before the first loss or answer is asked for. ``length``: longest prompt with its answer."""
+    """Nothing is loaded before the first loss or answer is asked for."""
 
     scores = True
 
-    def __init__(self, folder: Path, *, dtype: str, length: int | None = None, four_bit: bool = False) -> None:
-        self.folder, self.dtype, self.length, self.four_bit = folder, dtype, length, four_bit
+    def __init__(self, folder: Path, *, dtype: str, four_bit: bool = False) -> None:
+        self.folder, self.dtype, self.four_bit = folder, dtype, four_bit
+        self.stops: frozenset[int] = frozenset()
+        self.longest = 0
+        self.kind = f"vllm {dtype}{' nf4' if four_bit else ''}"
 
     def identity(self) -> str:
-        return f"{content_digest(self.folder)} {self.dtype}{' nf4' if self.four_bit else ''} vllm"
+        return f"{content_digest(self.folder)} {self.kind}"
 
     @cached_property
     def _llm(self) -> Any:
         quantized = {"quantization": "bitsandbytes"} if self.four_bit else {}
-        return _vllm().LLM(
-            model=str(self.folder),
-            dtype=self.dtype,
-            max_model_len=self.length,
-            enable_prefix_caching=True,
-            **quantized,
-        )
+        try:
+            return _vllm().LLM(
+                model=str(self.folder),
+                dtype=self.dtype,
+                max_model_len=self.longest + 1 if self.longest else None,  # one is written even for a loss
+                enable_prefix_caching=True,
+                **quantized,
+            )
+        except ValueError as error:
+            raise UserError(
+                f"vLLM does not take {self.folder}: {error}",
+                "lower the lengths of evaluate to the model's context, or set evaluate.engine to transformers",
+            ) from error
 
     def losses(self, input_ids: list[int], start: int) -> np.ndarray:
         import numpy as np
@@ -49,12 +58,16 @@ class VllmEngine:
         return np.asarray(found)
 
     def answers(self, batch: Batch) -> list[str]:
-        wanted = _vllm().SamplingParams(max_tokens=batch.samples[0].max_new_tokens, temperature=0)
+        most, stops = batch.samples[0].max_new_tokens, sorted(self.stops)
+        wanted = _vllm().SamplingParams(max_tokens=most, temperature=0, stop_token_ids=stops)
         prompts = [{"prompt_token_ids": s.input_ids} for s in batch.samples]
         return [out.outputs[0].text for out in self._llm.generate(prompts, wanted, use_tqdm=False)]
 
     def close(self) -> None:
-        self.__dict__.pop("_llm", None)
+        import gc
+
+        if self.__dict__.pop("_llm", None) is not None:
+            gc.collect()  # its memory is given back when nothing refers to it any more
 
 
 def _vllm() -> Any:

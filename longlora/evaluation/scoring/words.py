@@ -23,11 +23,6 @@ def words(text: str) -> list[str]:
     return [word for word in _SIGN.sub(r" \1 ", "".join(kept)).split() if word not in _ARTICLES]
 
 
-def exact_match(output: str, expected: str) -> float:
-    """1 where both have the same words in the same order."""
-    return float(words(output) == words(expected))
-
-
 def contains(output: str, expected: str) -> float:
     """1 where the words of ``expected`` stand in ``output`` side by side; 0 where it has none."""
     found, wanted = words(output), words(expected)

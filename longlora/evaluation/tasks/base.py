@@ -51,6 +51,7 @@ class Sample:
     For a loss, ``input_ids[start:]`` is scored; for an answer, ``input_ids`` is the prompt, ``prompt`` the same as
     text before the prompt format (what an endpoint is sent), and ``expected`` the truth. Samples of one ``document``
     stand next to each other and share its prefill. ``about`` is shown with the result (length, depth, subset, ...).
+    ``about["measure"]``: how it is judged, where that is the sample's own matter.
     ``counts``: whether it is part of the task's one number, or of its breakdown only.
     """
 
@@ -69,7 +70,7 @@ class Sample:
         """16 hex digits of everything that is measured."""
         total = hashlib.sha256(array("q", self.input_ids).tobytes())
         expected = self.expected if isinstance(self.expected, str) else json.dumps(self.expected, sort_keys=True)
-        total.update(f"{self.start}\0{expected}\0{self.max_new_tokens}".encode())
+        total.update(f"{self.start}\0{expected}\0{self.max_new_tokens}\0{self.about.get('measure', '')}".encode())
         return total.hexdigest()[:16]
 
 
@@ -78,7 +79,8 @@ class Task:
 
     ``scale``: how scores become one number and its interval. ``answers``: whether a model has to write, or its losses
     are taken. ``groups``: fields of ``about`` that the number is broken down by. ``own``: it asks the model by itself
-    (`measure`), a subset at once.
+    (`measure`), a subset at once. ``draws``: whether ``evaluate.limit`` draws from its samples, or it
+    minds the limit by itself.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Task:
     scale: Scale = "mean"
     answers: bool = True
     own: bool = False
+    draws: bool = True
     groups: tuple[tuple[str, ...], ...] = ()
 
     def applies(self, sources: Sources, settings: EvaluateSettings) -> bool:

@@ -13,12 +13,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from longlora.evaluation.data import Sources
 from longlora.evaluation.scoring.choices import letters_score, truth_is
 from longlora.evaluation.scoring.numbers import last_number_is
 from longlora.evaluation.scoring.rouge import rouge_l
 from longlora.evaluation.scoring.words import contains, f1, first_line
-from longlora.evaluation.settings import EvaluateSettings
 from longlora.evaluation.tasks.base import Context, Result, Sample, Task
 from longlora.evaluation.tasks.records import Question, Record, asked, records, truncation
 
@@ -115,9 +113,6 @@ class LEval(Task):
     metric = "score"
     better = "higher"
     groups = (("subset",),)
-
-    def applies(self, sources: Sources, settings: EvaluateSettings) -> bool:
-        return settings.leval.path is not None
 
     def samples(self, context: Context) -> list[Sample]:
         settings = context.settings.leval

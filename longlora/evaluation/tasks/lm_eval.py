@@ -10,13 +10,14 @@ which paths are relative to ``evaluate.lm_eval.include_path``.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.metadata
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longlora.errors import UserError
-from longlora.evaluation.data import Sources
 from longlora.evaluation.settings import EvaluateSettings, LmEvalSettings
 from longlora.evaluation.tasks.base import Context, Result, Sample, Skipped, Task
 from longlora.evaluation.tasks.records import chosen
@@ -42,9 +43,6 @@ class LmEval(Task):
     def __init__(self) -> None:
         self._tasks: dict[str, Any] = {}  # the harness's, by name, as `samples` loaded them
 
-    def applies(self, sources: Sources, settings: EvaluateSettings) -> bool:
-        return bool(settings.lm_eval.tasks)
-
     def settings(self, settings: EvaluateSettings) -> dict[str, Any]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return {"lm_eval": importlib.metadata.version("lm_eval")}
@@ -58,6 +56,8 @@ class LmEval(Task):
             UserError: the harness is not installed, or a task is unknown or has no fitting measure.
         """
         settings = context.settings
+        if not settings.lm_eval.tasks:
+            raise Skipped("evaluate.lm_eval.tasks is not set")
         self._tasks = _load(settings.lm_eval)
         found = []
         for subset, task in self._tasks.items():
@@ -74,6 +74,7 @@ class LmEval(Task):
                     "target": str(task.doc_to_target(requests[place][0].doc)),
                     "asked": [str(request.args[1:]) for request in requests[place]],
                     "version": str(task.VERSION),
+                    "task": _digest(task),
                 }
                 tokens = plain_ids(context.tokenizer, prompt)
                 about = {"subset": subset, "measure": measure, "tokens": len(tokens)}
@@ -107,6 +108,11 @@ class LmEval(Task):
     def details(self, samples: Sequence[Sample], results: Mapping[str, Sequence[Result]]) -> dict[str, Any]:
         measures = {sample.about["subset"]: sample.about["measure"] for sample in samples}
         return {"subsets": [{"subset": subset, "measure": measure} for subset, measure in measures.items()]}
+
+
+def _digest(task: Any) -> str:
+    """Of a task's whole configuration: prompts, filters, measures."""
+    return hashlib.sha256(json.dumps(task.dump_config(), sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _drawn(subset: str, total: int, settings: EvaluateSettings) -> list[int]:

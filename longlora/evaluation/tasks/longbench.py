@@ -14,11 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from longlora.evaluation.data import Sources
 from longlora.evaluation.scoring.longbench import best, classification, edit_similarity, share_of_numbers
 from longlora.evaluation.scoring.rouge import rouge_l
 from longlora.evaluation.scoring.words import f1, first_line
-from longlora.evaluation.settings import EvaluateSettings
 from longlora.evaluation.tasks.base import Context, Result, Sample, Task
 from longlora.evaluation.tasks.records import Question, Record, asked, records, truncation
 
@@ -131,9 +129,6 @@ class LongBench(Task):
     metric = "score"
     better = "higher"
     groups = (("subset",), ("length_range",))
-
-    def applies(self, sources: Sources, settings: EvaluateSettings) -> bool:
-        return settings.longbench.path is not None
 
     def samples(self, context: Context) -> list[Sample]:
         settings = context.settings.longbench

@@ -13,10 +13,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from longlora.evaluation.data import Sources
 from longlora.evaluation.scoring.numbers import first_number_is
 from longlora.evaluation.scoring.words import contains, first_line
-from longlora.evaluation.settings import EvaluateSettings
 from longlora.evaluation.tasks.base import Context, Result, Sample, Task
 from longlora.evaluation.tasks.records import Question, Record, asked, records, truncation
 
@@ -32,9 +30,6 @@ class LongChat(Task):
     better = "higher"
     scale = "proportion"
     groups = (("kind",), ("kind", "size"))
-
-    def applies(self, sources: Sources, settings: EvaluateSettings) -> bool:
-        return settings.longchat.path is not None
 
     def samples(self, context: Context) -> list[Sample]:
         settings = context.settings.longchat

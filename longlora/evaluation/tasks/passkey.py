@@ -123,8 +123,14 @@ def read_wording(path: Path) -> Wording:
     remedy = "give opening, filler (a list of sentences), needle (with {key}), question, ending; each may be left out"
     try:
         value: Any = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        value["filler"] = tuple(map(str, value.get("filler") or FILLER))
-        wording = Wording(**value)
+        filler = value.pop("filler", list(FILLER))
+        if (
+            not isinstance(filler, list)
+            or not filler
+            or not all(isinstance(v, str) for v in (*filler, *value.values()))
+        ):
+            raise ValueError("filler is a list of sentences, everything else is text")
+        wording = Wording(filler=tuple(filler), **value)
         if "{key}" not in wording.needle:
             raise ValueError("needle lacks {key}")
         wording.needle.format(key=1)

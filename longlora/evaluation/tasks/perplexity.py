@@ -58,6 +58,7 @@ class Perplexity(Task):
     scale = "perplexity"
     answers = False
     groups = (("length",),)
+    draws = False  # the same text at all lengths
 
     def applies(self, sources: Sources, settings: EvaluateSettings) -> bool:
         return sources.documents is not None and sources.splits is not None
@@ -68,6 +69,8 @@ class Perplexity(Task):
 
     def samples(self, context: Context) -> list[Sample]:
         limits = context.settings.perplexity
+        if (most := context.settings.limit) is not None:
+            limits = limits.model_copy(update={"max_windows": min(most, limits.max_windows or most)})
         return self._overlapping(context, limits) if limits.method == "longlora" else self._once(context, limits)
 
     def _once(self, context: Context, limits: PerplexitySettings) -> list[Sample]:
@@ -78,10 +81,10 @@ class Perplexity(Task):
         documents: list[tuple[str, list[int]]] = []
         count = 0
         for text in self.texts(context):
-            count += 1
-            ids = text.head(context.tokenizer, limits.max_document_tokens)
-            if len(ids) >= body:
-                documents.append((text.id, ids))
+            for name, ids in self._heads(context, text, limits.max_document_tokens):
+                count += 1
+                if len(ids) >= body:
+                    documents.append((name, ids))
         if not documents:
             self.nothing(count, limits.window)
         available = [1 + (len(ids) - body) // step for _, ids in documents]
@@ -97,6 +100,17 @@ class Perplexity(Task):
                     main = length == limits.window
                     samples.append(Sample(f"{name}#{place}@{length}", input_ids, start, about=about, counts=main))
         return samples
+
+    def _heads(self, context: Context, text: Text, most: int) -> Iterator[tuple[str, list[int]]]:
+        """A document's beginning; of a token file, which has many documents in a row, every piece of that length."""
+        if text.tokens is None:
+            yield text.id, text.head(context.tokenizer, most)
+            return
+        ids = text.head(context.tokenizer, None)
+        bos = context.tokenizer.bos_token_id
+        for at in range(0, len(ids), most):
+            piece = ids[at : at + most]
+            yield f"{text.id}@{at}", piece[1:] if piece[0] == bos else piece  # every window gets one of its own
 
     def _overlapping(self, context: Context, limits: PerplexitySettings) -> list[Sample]:
         ids: list[int] = []

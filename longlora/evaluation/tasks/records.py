@@ -81,7 +81,8 @@ def records(settings: LocalFilesSettings, task: str) -> Iterator[Record]:
 
 def _files(settings: LocalFilesSettings, task: str) -> list[Path]:
     folder = settings.path
-    assert folder is not None
+    if folder is None:
+        raise Skipped(f"evaluate.{task}.path is not set")
     there = {p.stem: p for p in sorted(folder.glob("*.jsonl"))}
     if not there:
         what = "holds no .jsonl file" if folder.is_dir() else "is no folder"
