@@ -47,6 +47,7 @@ bench: install
 	$(BIN)/python benchmarks/kill_prefect.py
 	$(BIN)/python benchmarks/pdf2txt.py $(PDFS)
 	$(BIN)/python benchmarks/datasets.py
+	$(BIN)/python benchmarks/evaluation.py
 
 docs: install
 	$(BIN)/python -m flows.reference > docs/settings.md

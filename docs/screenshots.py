@@ -87,6 +87,15 @@ class Longfolio:
     def down(self) -> None:
         self._command("down")
 
+    def promote(self) -> None:
+        """Make the model of the oldest finished run the champion."""
+        records = [json.loads(file.read_text()) for file in sorted((self.store / "runs").glob("*.json"))]
+        done = [
+            r["run_id"] for r in records if r["status"] == "done" and r["stages"][-1]["action"] in ("ran", "cached")
+        ]
+        expect(done, "no run has a model to promote")
+        self._command("promote", done[0])
+
     def _command(self, name: str, *arguments: str) -> str:
         tool = Path(sys.executable).parent / "longfolio"
         done = subprocess.run(
@@ -420,11 +429,16 @@ def dataset_only(tour: Tour) -> None:
 
 
 def nightly(tour: Tour) -> None:
+    """Two nights of the newest model against the champion, which is that of the first run."""
     ui = tour.ui
-    run = ui.start("nightly-evals")
-    ui.wait_for("Completed", 300, run)
+    tour.longfolio.promote()
+    for night in range(2):
+        run = ui.start("nightly-evals")
+        ui.wait_for("Completed", 600, run)
+        tour.saw(f"nightly-evals Completed, night {night + 1}")
+    ui.shot_artifact(run, "evaluation-nightly", "champion", "perplexity")
     ui.shot_artifact(run, "evaluation-history", "Evaluations", "perplexity")
-    tour.saw("nightly-evals Completed", "evaluation-history rendered")
+    tour.saw("artifacts rendered", "evaluation-nightly, evaluation-history")
 
 
 def cancel(tour: Tour) -> None:

@@ -164,7 +164,8 @@ def nightly_markdown(data: dict[str, Any], history: Sequence[dict[str, Any]], st
     headline = gate["headline"] or next((row["task"] for row in history if row["run_id"] == data["run_id"]), "")
     again = shlex.join(["longfolio", "eval", data["run_id"], "--store", str(store)])
     return _join(
-        f"# {escape(gate['verdict'])}: {escape(gate['reason'])}",
+        f"# {escape(gate['verdict'])}",
+        escape(gate["reason"]),
         "\n".join(f"- {side}" for side in sides),
         *_against(gate),
         *_nights(nights(history, headline, NIGHTS), headline),
@@ -225,10 +226,12 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], align: str = "") 
 def _against(gate: dict[str, Any]) -> list[str]:
     if not gate["champion"]:
         return []
-    head = ("task", "metric", "now", "champion", "Δ", "95 % interval", "n", "p worse", "verdict", "why")
-    rows = [[f"**{escape(cell)}**" if i == 8 else escape(cell) for i, cell in enumerate(cells(task))]
+    head = ("task", "metric", "now", "champion", "Δ", "95 % interval", "n", "p worse", "verdict")
+    # The reasons stand below: a tenth column would be out of sight in the UI.
+    rows = [[f"**{escape(cell)}**" if i == 8 else escape(cell) for i, cell in enumerate(cells(task)[:9])]
             for task in task_verdicts(gate)]  # fmt: skip
-    return [_table(head, rows, "llrrrrrrll")]
+    reasons = [f"- {escape(task.task)}: {escape(task.reason)}" for task in task_verdicts(gate)]
+    return [_table(head, rows, "llrrrrrrl"), "\n".join(reasons)]
 
 
 def _lost(gate: dict[str, Any]) -> list[str]:

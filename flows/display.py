@@ -135,51 +135,42 @@ def print_gate(data: dict[str, Any]) -> None:
 
 
 def gate_table(gate: dict[str, Any]) -> Table:
-    """This model against the champion."""
-    table = new_table(f"against champion {gate['champion']['run_id']}")
-    left = ("task", "metric", "verdict", "why")
-    for column in (
-        "task",
-        "metric",
-        "now",
-        "champion",
-        "difference",
-        "95 % interval",
-        "n",
-        "p worse",
-        "verdict",
-        "why",
-    ):
-        fold: Any = {"overflow": "fold", "ratio": 1} if column == "why" else {"no_wrap": True}
-        table.add_column(column, justify="left" if column in left else "right", **fold)
+    """This model against the champion, in 80 columns; the report has every figure."""
+    table = new_table(f"against champion {gate['champion']['run_id']} (* the headline)")
+    for column in ("task", "now", "champion", "difference, 95 %", "verdict"):
+        table.add_column(column, justify="left" if column in ("task", "verdict") else "right", no_wrap=True)
     for task in task_verdicts(gate):
-        *values, word, why = cells(task)
-        style = VERDICT_STYLE.get(word, "yellow")
-        table.add_row(*map(escape, values), Text(word, style=style), escape(why))
+        _, _, now, champion, _, interval, *_ = cells(task)
+        style = VERDICT_STYLE.get(task.verdict, "yellow")
+        name = f"{task.task}{' *' if task.headline else ''}"
+        table.add_row(*map(escape, (name, now, champion, interval)), Text(task.verdict, style=style))
     return table
 
 
 def evaluation_table(metrics: dict[str, Any]) -> Table:
-    """Base against merged, with the paired 95 % interval of the difference."""
+    """Base against merged with the paired 95 % interval of the difference; one model with its own."""
+    items = {task: item for task, item in metrics.items() if isinstance(item, dict) and "metric" in item}
+    two = any("merged" in item for item in items.values())
+    columns = ("task", "base", "merged", "difference", "95 % interval", "n")
     table = new_table()
-    for column in ("task", "base", "merged", "difference", "95 % interval", "n"):
+    for column in columns if two else ("task", "value", "95 % interval", "n"):
         table.add_column(column, justify="left" if column == "task" else "right", no_wrap=True)
-    for task, item in metrics.items():
-        if not isinstance(item, dict) or "metric" not in item:
-            continue
+    skipped = []
+    for task, item in items.items():
+        name = task if task.endswith(item["metric"]) else f"{task} {item['metric']}"
         if item.get("skipped"):
-            table.add_row(f"{task} {item['metric']}", *[""] * 3, f"skipped: {item['skipped']}", "0")
+            skipped.append(f"{name}: not measured: {item['skipped']}")
             continue
-        interval = f"[{item['low']:+.3g}, {item['high']:+.3g}]" if item.get("low") is not None else "needs 2 or more"
-        difference = f"{item['difference']:+.3g}" if item.get("difference") is not None else ""
-        table.add_row(
-            task if task.endswith(item["metric"]) else f"{task} {item['metric']}",
-            _number(item["base"]),
-            _number(item.get("merged", "")),
-            difference,
-            escape(interval),
-            str(item["n"]),
-        )
+        low, high = (item.get(key) for key in (("low", "high") if two else ("base_low", "base_high")))
+        sign = "+" if two else ""
+        interval = "needs 2 or more" if low is None or high is None else f"[{low:{sign}.3g}, {high:{sign}.3g}]"
+        values = [_number(item["base"])]
+        if two:
+            difference = "" if item.get("difference") is None else f"{item['difference']:+.3g}"
+            values += [_number(item.get("merged", "")), difference]
+        table.add_row(name, *values, escape(interval), str(item["n"]))
+    if skipped:
+        table.caption, table.caption_justify = escape("\n".join(skipped)), "left"
     return table
 
 

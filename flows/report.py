@@ -155,15 +155,16 @@ def _gate(data: dict[str, Any]) -> str:
         return said
     table = []
     for task in task_verdicts(gate):
-        *values, word, why = cells(task)
-        table.append((*values, Html(f'<span class="{colour.get(word, "")}">{escape(word)}</span>'), why))
-    head = ("task", "metric", "now", "champion", "difference", "95 % interval", "n", "p worse", "verdict", "why")
+        *values, word, _ = cells(task)
+        table.append((*values, Html(f'<span class="{colour.get(word, "")}">{escape(word)}</span>')))
+    head = ("task", "metric", "now", "champion", "difference", "95 % interval", "n", "p worse", "verdict")
+    why = "".join(f"<p>{escape(task.task)}: {escape(task.reason)}</p>" for task in task_verdicts(gate))
     lost = [(f"{s['task']} {s['id']}", number(s["candidate"]), number(s["champion"]), s.get("output", ""),
              s.get("champion_output", "")) for s in gate.get("worst", [])]  # fmt: skip
     samples = _table(("sample", "now", "champion", "output now", "output of the champion"), lost, {1, 2})
     return (
         f'<p class="soft">Against champion {escape(gate["champion"]["run_id"])}, sample by sample</p>'
-        + said + _table(head, table, {2, 3, 4, 5, 6, 7})
+        + said + _table(head, table, {2, 3, 4, 5, 6, 7}) + why
         + (f"<details><summary>Samples that lost most</summary>{samples}</details>" if lost else "")
     )  # fmt: skip
 

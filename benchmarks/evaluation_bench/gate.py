@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.evaluation_bench.common import Bench, Part
 
 WORSE = 1.03
-WINDOW, WINDOWS = 512, 24
+WINDOW, WINDOWS = 512, 16
 
 
 def run(bench: Bench) -> Part:

@@ -14,7 +14,8 @@ from longlora.evaluation.tasks import TASKS, Sample
 class Measured:
     """One task's samples and each model's results, in the same order. ``skipped``: why there are none.
 
-    ``settings``: that the results depend on, beside the samples; ``engine``: how they were computed.
+    ``data_digest``: of the samples that count. ``settings``: that the results depend on, beside the samples.
+    ``engine``: how they were computed.
     """
 
     task: str
@@ -76,7 +77,10 @@ def _numbers(measured: Measured, chosen: list[int], names: list[str], by: Bootst
 
 
 def short(items: list[dict[str, Any]]) -> dict[str, Any]:
-    """``{task: {metric, base, merged, difference, low, high, n}}``; perplexity has its ratio too."""
+    """``{task: {metric, base, merged, difference, low, high, n}}``; perplexity has its ratio too.
+
+    ``low`` and ``high`` are of the difference, ``base_low`` and ``base_high`` of the base alone.
+    """
     found: dict[str, Any] = {}
     for item in items:
         if "skipped" in item:
@@ -88,6 +92,8 @@ def short(items: list[dict[str, Any]]) -> dict[str, Any]:
             "scale": item["scale"],
             "n": item["n"],
             "base": item["base"]["value"],
+            "base_low": item["base"]["low"],
+            "base_high": item["base"]["high"],
         }
         if "merged" in item:
             difference = item["difference"]

@@ -23,7 +23,7 @@ class AnswersSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_rows: int = Field(default=100, ge=1, description="Rows evaluated, drawn by seed; the time grows with it.")
+    max_rows: int = Field(default=64, ge=1, description="Rows evaluated, drawn by seed; the time grows with it.")
     max_tokens: int | None = Field(
         default=None,
         ge=2,

@@ -165,7 +165,8 @@ def _prepare(context: Context, models: Sequence[_Model], report: Report) -> list
                 "give each length and depth once, and each record an id of its own",
             )
         own, kind = task.settings(context.settings), models[0].engines[0].kind
-        measured.append(Measured(name, samples, {}, data_digest(samples), own, engine=kind))
+        counted = data_digest([sample for sample in samples if sample.counts])
+        measured.append(Measured(name, samples, {}, counted, own, engine=kind))
     return measured
 
 
@@ -191,7 +192,7 @@ def _measure(
                 continue
             task = TASKS[m.task]
             how = [settings.batch_size, settings.batch_tokens, *sorted(model.engines[0].stops)] if task.answers else []
-            key = digest(content, m.task, task.version, task.settings(settings), m.data_digest, how)
+            key = digest(content, m.task, task.version, m.settings, data_digest(m.samples), how)
             results = units.finished(key, m.samples)
             report("unit", kind=KIND, key=key, reused=results is not None)
             if results is not None and model.engines[0].kind == EndpointEngine.kind:

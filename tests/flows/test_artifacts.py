@@ -354,7 +354,7 @@ def test_gate_shows_every_task_and_five_samples_and_text_stays_text() -> None:
     markdown = gate_markdown(gate(HOSTILE))
     assert structure(markdown) == structure(gate_markdown(gate()))
     assert cells(gate_markdown(gate()))[1] == [
-        "x (headline)", "accuracy ↑", "0.25", "0.75", "-0.5", "[-0.7, -0.2]", "1,200", "0.001", "fail", "x",
+        "x (headline)", "accuracy ↑", "0.25", "0.75", "-0.5", "[-0.7, -0.2]", "1,200", "0.001", "fail",
     ]  # fmt: skip
     assert gate_markdown(gate()).count("- expected:") == 5
     assert not cells(gate_markdown(gate(champion=False)))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -132,12 +135,53 @@ def test_several_devices_give_the_same_numbers(tiny_model_dir, tmp_path) -> None
 
 
 def test_four_bits_and_vllm_say_what_they_need(tiny_model_dir, monkeypatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "vllm", None)
+    monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(UserError, match="vllm") as error:
         VllmEngine(tiny_model_dir, dtype="float32").answers(Batch((Sample("a", [1], max_new_tokens=1),)))
     assert "pip install vllm" in error.value.remedy
     plain, four = (TransformersEngine(tiny_model_dir, dtype="float32", four_bit=f).identity() for f in (False, True))
     assert plain != four
+
+
+class FakeVllm:
+    """What the engine uses of vLLM (its documentation, 0.11): a model that answers with what it was asked."""
+
+    made: ClassVar[list[dict]] = []
+
+    class SamplingParams:
+        def __init__(self, **given) -> None:
+            self.given = given
+
+    class LLM:
+        def __init__(self, **given) -> None:
+            if given["max_model_len"] and given["max_model_len"] > 100:
+                raise ValueError("max_model_len (101) is greater than the derived max_model_len (100)")
+            FakeVllm.made.append(given)
+
+        def generate(self, prompts, params, use_tqdm):
+            found = []
+            for prompt in prompts:
+                ids = prompt["prompt_token_ids"]
+                logprobs = [None, *({t: SimpleNamespace(logprob=-0.5 * t)} for t in ids[1:])]
+                text = f"{ids} {sorted(params.given.items())}"
+                found.append(SimpleNamespace(prompt_logprobs=logprobs, outputs=[SimpleNamespace(text=text)]))
+            return found
+
+
+def test_vllm_is_asked_for_the_same(tiny_model_dir, monkeypatch) -> None:
+    """Against a stand-in: which prompts, stop tokens and lengths it is given, and where losses are read."""
+    monkeypatch.setitem(sys.modules, "vllm", FakeVllm)
+    engine = VllmEngine(tiny_model_dir, dtype="bfloat16")
+    engine.stops, engine.longest = frozenset((9, 2)), 60
+    (said,) = engine.answers(Batch((Sample("a", [4, 5], max_new_tokens=7),)))
+    assert said == "[4, 5] [('max_tokens', 7), ('stop_token_ids', [2, 9]), ('temperature', 0)]"
+    assert list(engine.losses([1, 2, 3, 4], 2)) == [1.5, 2.0]
+    assert FakeVllm.made[-1]["max_model_len"] == 61 and FakeVllm.made[-1]["model"] == str(tiny_model_dir)
+    engine.close()
+    engine.longest = 100
+    with pytest.raises(UserError, match="derived max_model_len") as error:
+        engine.losses([1, 2], 1)
+    assert "lower the lengths" in error.value.remedy
 
 
 # ---------------------------------------------------------------------------------------- endpoint
