@@ -90,7 +90,7 @@ def finite(value: Any) -> bool:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a JSONL file that may still be written; empty if there is none."""
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")  # U+2028 in a text ends no line
+        lines = path.read_text(encoding="utf-8").split("\n")  # U+2028 in a text ends no line
     except OSError:
         return []
     found = []

@@ -61,7 +61,8 @@ def write_report(record: RunRecord, store: Store) -> Path:
     rows = {row["stage"]: row for row in data["stages"]}
     sections: dict[str, Callable[[], str]] = {
         "Stages": partial(_stages, data["stages"]),
-        "Evaluation": partial(_evaluation, rows, store, store.runs / record.run_id / "plots"),
+        "Evaluation": partial(_evaluation, rows),
+        "By length, position and night": partial(_curves, rows, store, store.runs / record.run_id / "plots"),
         "Gate": partial(_gate, data),
         "Training": partial(_training, rows, store),
         "Dataset": partial(_dataset, rows, store),
@@ -120,8 +121,7 @@ def _stages(rows: list[dict[str, Any]]) -> str:
     return _table(("stage", "", "why", "seconds", "key numbers", "digest"), table, {3})
 
 
-def _evaluation(rows: dict[str, dict[str, Any]], store: Store, folder: Path) -> str:
-    """The table and its plots; those by length, position and night are kept as files in ``folder`` too."""
+def _evaluation(rows: dict[str, dict[str, Any]]) -> str:
     metrics = rows["evaluate"]["metrics"]
     if not metrics:
         return ""
@@ -132,16 +132,22 @@ def _evaluation(rows: dict[str, dict[str, Any]], store: Store, folder: Path) -> 
     drawn = {name: item for name, item in metrics.items() if item.get("low") is not None}
     drawing = plot("evaluation", 0.75 * len(drawn) + 0.3, partial(draw_evaluation, drawn)) if drawn else ""
     note = "Differences with 95 % intervals, each task on its own scale; right of the line is better."
-    items = json.loads((Path(rows["evaluate"]["path"]) / "metrics.json").read_text())
-    history = read_history(store)
-    last = next((row["task"] for row in reversed(history) if row["headline"]), "")
-    plots = plots_of(items, nights(history, last, NIGHTS) if last else ())
-    save(plots, folder)
     return (
         _table(("task", "base", "merged", "difference", "95 % interval", "n", ""), table, {1, 2, 3, 4, 5})
         + (f'{drawing}<p class="soft">{note}</p>' if drawing else "")
-        + "".join(inline(plots))
     )  # fmt: skip
+
+
+def _curves(rows: dict[str, dict[str, Any]], store: Store, folder: Path) -> str:
+    """Plots that are kept as files in ``folder``, too; nothing without an evaluation that is still in the store."""
+    path = Path(rows["evaluate"]["path"]) / "metrics.json"
+    if not rows["evaluate"]["metrics"] or not path.is_file():
+        return ""
+    history = read_history(store)
+    last = next((row["task"] for row in reversed(history) if row["headline"]), "")
+    plots = plots_of(json.loads(path.read_text()), nights(history, last, NIGHTS) if last else ())
+    save(plots, folder)
+    return "".join(inline(plots))
 
 
 def _gate(data: dict[str, Any]) -> str:
