@@ -14,6 +14,7 @@ from longlora.errors import UserError
 from longlora.evaluation.data import Sources
 from longlora.evaluation.engines import TransformersEngine
 from longlora.evaluation.settings import EvaluateSettings
+from longlora.evaluation.stage import run
 from longlora.evaluation.tasks.base import Context, Sample, Skipped
 from longlora.evaluation.tasks.lm_eval import LmEval
 
@@ -129,3 +130,23 @@ def test_unknown_tasks_and_data_that_are_not_at_hand(folder, tokenizer, tmp_path
     (folder / "words.yaml").write_text(text)
     with pytest.raises(UserError, match="words has no measure"):
         samples(LmEval(), chosen(folder, "words"), tokenizer)
+
+
+def test_the_stage_measures_it_and_a_changed_task_file_is_other_data(folder, tiny_model_dir, tmp_path) -> None:
+    pytest.importorskip("lm_eval")
+    settings = chosen(folder, "boats", "words", tasks=["lm_eval"])
+
+    def go(name: str) -> dict[str, Any]:
+        inputs = {"model": tiny_model_dir, "lm_eval": folder, "units": tmp_path / "units"}
+        found = run(settings, inputs, tmp_path / name, lambda *_, **__: None)
+        assert found["lm_eval"]["n"] == 8
+        (item,) = json.loads((tmp_path / name / "output/metrics.json").read_text())
+        assert [row["subset"] for row in item["by"]["subset"]] == ["boats", "words"] and item["settings"]["lm_eval"]
+        return item
+
+    first = go("a")
+    assert first["subsets"][0]["measure"] == "acc_norm"
+    task = yaml.safe_load((folder / "boats.yaml").read_text())
+    (folder / "boats.yaml").write_text(yaml.safe_dump({**task, "metric_list": [mean("acc")]}))  # the same prompts
+    other = go("b")
+    assert other["data_digest"] != first["data_digest"] and other["subsets"][0]["measure"] == "acc"
