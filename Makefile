@@ -29,7 +29,7 @@ demo: install
 
 # One process per core, each test file in one of them: ARGS="-n 0 -k name" to debug.
 test: install
-	$(BIN)/pytest -n auto --dist loadfile $(ARGS)
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # In an environment of its own, kept in the user's cache: EasyOCR needs another build of PyTorch.
 test-easyocr:

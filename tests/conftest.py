@@ -23,6 +23,11 @@ ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("LONGFOLIO_SHARED", ROOT.parent / "shared"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The file that takes longest, most of it waiting, goes first: last it would have the machine for itself."""
+    items.sort(key=lambda item: item.path.name != "test_up.py")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Benchmark data that is not part of the repository."""
