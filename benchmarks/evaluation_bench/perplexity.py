@@ -11,10 +11,10 @@ def run(bench: Bench) -> Part:
     settings = {"tasks": ["text_perplexity"], "texts": [bench.folder("books/test")], "perplexity": perplexity}
     items, seconds, _ = bench.evaluate("perplexity", {"model": bench.model}, settings)
     item = items["text_perplexity"]
-    before = float("inf")
+    before: float | None = None
     for row in item["by"]["length"]:
         value = row["base"]["value"]
-        part.add(f"{row['length']:,} tokens", value, most=round(before, 3), note=interval(row["base"]))
+        part.add(f"{row['length']:,} tokens", value, most=before and round(before, 3), note=interval(row["base"]))
         before = value
     for row in item["by_position"]:
         part.add(f"position {row['from']:,} to {row['to']:,}", row["base"], note=f"{row['tokens']:,} tokens")
