@@ -79,8 +79,8 @@ class Task:
 
     ``scale``: how scores become one number and its interval. ``answers``: whether a model has to write, or its losses
     are taken. ``groups``: fields of ``about`` that the number is broken down by. ``own``: it asks the model by itself
-    (`measure`), a subset at once. ``draws``: whether ``evaluate.limit`` draws from its samples, or it
-    minds the limit by itself.
+    (`measure`), a subset at once. ``draws``: whether ``evaluate.limit`` draws from its samples; if not, the task minds
+    the limit by itself.
     """
 
     name: str
@@ -169,9 +169,9 @@ def answer_sample(
                     "raise evaluate.max_prompt_tokens, or leave the task out",
                 )
             # A document's questions differ in length: all keep the same beginning, which is prefilled once.
-            half = keep // 2 if keep < 1024 else keep // 2 // 256 * 256
-            head, tail = tokens[:half], tokens[len(tokens) - (keep - half) :]
-            body = "".join(str(context.tokenizer.decode(half)) for half in (head, tail))
+            first = keep // 2 if keep < 1024 else keep // 2 // 256 * 256
+            head, tail = tokens[:first], tokens[len(tokens) - (keep - first) :]
+            body = "".join(str(context.tokenizer.decode(kept)) for kept in (head, tail))
             if len(ids := encode(body)) <= room:
                 break
             keep -= len(ids) - room  # joined anew, tokens can become more

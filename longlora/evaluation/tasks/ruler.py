@@ -27,12 +27,17 @@ from longlora.prompts import encode_prompt
 
 @dataclass(frozen=True)
 class Puzzle:
-    """``text(n)``: the prompt's text with n units of filler. ``expected``: what must stand in the answer."""
+    """``text(n)``: the prompt's text with n units of filler. ``expected``: what must stand in the answer.
+
+    ``padding(n)``: n words that meet a length where units are too coarse; in a list whose words are counted each of
+    them must be new, or it would be the most frequent one.
+    """
 
     text: Callable[[int], str]
     expected: list[str]
     question: str
     max_new_tokens: int
+    padding: Callable[[int], list[str]] = lambda n: [PADDING] * n
 
 
 class Synthetic(Task):
@@ -56,7 +61,7 @@ class Synthetic(Task):
 
                 def encode(units: int, padding: int) -> list[int]:
                     nonlocal text
-                    body = puzzle.text(units) + f" {PADDING}" * padding  # noqa: B023
+                    body = " ".join([puzzle.text(units), *puzzle.padding(padding)])  # noqa: B023
                     text = f"{body}\n\n{puzzle.question}"  # noqa: B023
                     return encode_prompt(context.tokenizer, context.template, text)
 
@@ -127,29 +132,25 @@ COMMON, RARE, OFTEN = 10, 3, 30  # RULER's counts: words asked for, times of the
 def common_words(draw: random.Random, settings: SyntheticSettings) -> Puzzle:
     words = _names(draw, COMMON, _word)
     known = set(words)
-    others: list[str] = []
     salt = draw.random()
+    others, once = _new(draw, _word, known), _new(random.Random(f"{salt}:padding"), _word, known)
 
     def text(n: int) -> str:
-        while len(others) < n:
-            if (word := _word(draw)) not in known:
-                known.add(word)
-                others.append(word)
         # A short list has them fewer times, but always more than the others.
         often = max(RARE + 1, min(OFTEN, RARE * n // COMMON))
-        listed = words * often + others[:n] * RARE
+        listed = words * often + others(n) * RARE
         random.Random(f"{salt}:{n}").shuffle(listed)
         numbered = " ".join(f"{i}. {word}" for i, word in enumerate(listed, 1))
         return f"This list has some words often and others seldom.\n\n{numbered}"
 
-    return Puzzle(text, words, f"Which {COMMON} words stand most often in the list?", 100)
+    return Puzzle(text, words, f"Which {COMMON} words stand most often in the list?", 100, once)
 
 
 ASKED, ALPHA = 3, 2.0  # RULER's: the three most frequent words, exponent of the zeta law
 
 
 def frequent_words(draw: random.Random, settings: SyntheticSettings) -> Puzzle:
-    words = _names(draw, 50, lambda d: "".join(d.choices(string.ascii_lowercase, k=6)))
+    words = _names(draw, 50, _letters)
     salt = draw.random()
 
     def text(n: int) -> str:
@@ -159,31 +160,34 @@ def frequent_words(draw: random.Random, settings: SyntheticSettings) -> Puzzle:
         random.Random(f"{salt}:{n}").shuffle(listed)
         return f"This coded text repeats some words often.\n\n{' '.join(listed)}"
 
-    return Puzzle(text, words[:ASKED], f"Which {ASKED} words stand most often in the coded text?", 50)
+    once = _new(random.Random(f"{salt}:padding"), _letters, set(words))
+    return Puzzle(text, words[:ASKED], f"Which {ASKED} words stand most often in the coded text?", 50, once)
 
 
-SYLLABLES = (
-    "ba",
-    "den",
-    "fir",
-    "gol",
-    "hem",
-    "jar",
-    "kel",
-    "lum",
-    "mor",
-    "nat",
-    "pil",
-    "rus",
-    "sol",
-    "tam",
-    "ven",
-    "wex",
-)
+SYLLABLES = ("ba", "den", "fir", "gol", "hem", "jar", "kel", "lum", "mor", "nat", "pil", "rus", "sol", "tam", "ven",
+             "wex")  # fmt: skip
 
 
 def _word(draw: random.Random) -> str:
     return "".join(draw.choices(SYLLABLES, k=draw.randint(2, 4)))
+
+
+def _letters(draw: random.Random) -> str:
+    return "".join(draw.choices(string.ascii_lowercase, k=6))
+
+
+def _new(draw: random.Random, make: Callable[[random.Random], str], known: set[str]) -> Callable[[int], list[str]]:
+    """The first n of words that are not ``known``, and are from then on; always the same ones."""
+    made: list[str] = []
+
+    def first(n: int) -> list[str]:
+        while len(made) < n:
+            if (word := make(draw)) not in known:
+                known.add(word)
+                made.append(word)
+        return made[:n]
+
+    return first
 
 
 def _names(draw: random.Random, count: int, make: Callable[[random.Random], str]) -> list[str]:
