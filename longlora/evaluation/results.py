@@ -144,10 +144,11 @@ def table(items: list[dict[str, Any]], names: list[str]) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
-        f"In brackets: {percent} intervals; differences, ratios: paired, {names[-1]} against {names[0]}.",
+        f"In brackets: {percent} intervals"
+        + (f"; differences, ratios: paired, {names[-1]} against {names[0]}." if len(names) > 1 else "."),
     ]
     lines += [
-        f"\n{i['task']}: of {i['truncated']} of {i['n']} prompts the document's middle is left out, "
+        f"\n{i['task']}: the document's middle is left out of {i['truncated']} of {i['n']} prompts, "
         f"{i['tokens_cut_mean']:,.0f} tokens on average."
         for i in shown
         if i.get("truncated")
