@@ -15,6 +15,8 @@ from pydantic import ValidationError
 from datasets_build.settings import DatasetSettings
 from pdf2txt.errors import UserError
 
+EXIT_FAILED, EXIT_USAGE = 1, 2  # as longfolio's: 2 is told before anything is built
+
 
 def main(argv: list[str] | None = None) -> int:
     """Build a dataset directory; returns the exit code."""
@@ -28,68 +30,118 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    out = args.out.resolve()  # "." has no name
+    code = EXIT_USAGE
     try:
         settings = _settings(args.settings, args.set)
-    except (ValidationError, ValueError, OSError) as error:
-        print(f"error: settings: {error}", file=sys.stderr)
-        return 2
-    folder = args.documents if args.documents.is_dir() else args.documents.parent
-    if not (folder / "documents.parquet").is_file():
-        print(f"error: {folder} has no documents.parquet; make one with python -m pdf2txt", file=sys.stderr)
-        return 2
-
-    from datasets_build.stage import run
-    from longlora.models import prepare
-
-    out = args.out.resolve()  # "." has no name
-    try:
-        _check_out(out)
-        work = out.with_name(out.name + ".work")
-        work.mkdir(parents=True, exist_ok=True)
-        inputs = {"pdf2txt": folder, "model": args.model, "units": work / "units"}
+        work = _check_out(out)
+        inputs = {"pdf2txt": _documents(args.documents), "model": args.model, "units": work / "units"}
+        _check_inputs(settings, inputs)
+        try:
+            work.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--out: {work} cannot be made ({error.strerror})", "name a folder elsewhere") from error
         if settings.teacher is not None and settings.teacher.local is not None:
+            from longlora.models import prepare
+
             inputs["teacher"] = prepare(settings.teacher.local, work / "models")
+        code = EXIT_FAILED
+        from datasets_build.stage import run
+
         metrics = run(settings, inputs, work, _report)
     except Exception as error:
         if not hasattr(error, "remedy"):
             raise
         print(f"error: {error}\n  what to do: {error.remedy}", file=sys.stderr)
-        return 1
+        return code
     shutil.rmtree(out, ignore_errors=True)
     (work / "output").rename(out)
     print(json.dumps(metrics, indent=2))
     return 0
 
 
-def _check_out(out: Path) -> None:
-    """Refuse to replace anything but an earlier dataset or an empty folder.
+def _documents(path: Path) -> Path:
+    """The folder of ``--documents``.
+
+    Raises:
+        UserError: there is no ``documents.parquet``.
+    """
+    file = path / "documents.parquet" if path.is_dir() else path
+    if file.name != "documents.parquet" or not file.is_file():
+        raise UserError(
+            f"--documents {path} " + ("has no documents.parquet" if path.exists() else "does not exist"),
+            "name the output of a pdf2txt stage (`longfolio run CONFIG --until pdf2txt` makes one)",
+        )
+    return file.parent
+
+
+def _check_inputs(settings: DatasetSettings, inputs: dict[str, Path]) -> None:
+    """Look at everything that is read, before anything is built.
+
+    Raises:
+        UserError, longlora.errors.UserError: one is missing or cannot be read.
+    """
+    from datasets_build.corpus import Corpus
+    from datasets_build.gates.decontaminate import evaluation_files, texts
+    from datasets_build.imports import pairs, source
+    from datasets_build.measure import Measure
+    from longlora.templates import choose_template
+
+    len(Corpus(inputs["pdf2txt"] / "documents.parquet"))
+    for i, one in enumerate(settings.imports):
+        next(pairs(source(one), one, str(i)))
+    for _, file in evaluation_files(settings.decontaminate):
+        next(texts(file), None)
+    Measure(inputs["model"], choose_template(settings.template))
+
+
+def _check_out(out: Path) -> Path:
+    """The folder for finished pieces; refuses to replace anything but an earlier dataset or an empty folder.
 
     Raises:
         UserError: ``out`` holds something else.
     """
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not ((out / "stats.json").is_file() and (out / "data").is_dir()):
+    free = not out.exists() or (out.is_dir() and not any(out.iterdir()))
+    if not free and not ((out / "stats.json").is_file() and (out / "data").is_dir()):
         raise UserError(
             f"--out {out} exists and is no dataset: building would delete it",
             "name a new folder, an empty one, or an earlier dataset, which is replaced",
         )
+    return out.with_name(out.name + ".work")
 
 
 def _settings(file: Path | None, pairs: list[str]) -> DatasetSettings:
+    """The settings of a file, with ``--set`` on top.
+
+    Raises:
+        UserError: not YAML, an unknown key, or a bad value.
+    """
     import yaml
 
-    values: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8")) or {} if file else {}
+    from longlora.explain import explain
+
+    schema = "docs/settings.md lists every key (below dataset) with its meaning"
+    try:
+        values: Any = yaml.safe_load(file.read_text(encoding="utf-8")) or {} if file else {}
+    except (yaml.YAMLError, ValueError, OSError) as error:
+        raise UserError(f"--settings {file}: {error}", "name a YAML file") from error
     for pair in pairs:
         key, separator, value = pair.partition("=")
-        if not separator:
-            raise ValueError(f"--set {pair}: write KEY=VALUE")
         *parents, name = key.split(".")
         at = values
         for parent in parents:
-            at = at.setdefault(parent, {})
-        at[name] = yaml.safe_load(value)
-    return DatasetSettings.model_validate(values)
+            at = at.setdefault(parent, {}) if isinstance(at, dict) else None
+        if not separator or not isinstance(at, dict):
+            raise UserError(f"--set {pair}: " + ("no such key" if separator else "write KEY=VALUE"), schema)
+        try:
+            at[name] = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError) as error:
+            raise UserError(f"--set {pair}: the value is not YAML", "quote the value") from error
+    try:
+        return DatasetSettings.model_validate(values)
+    except ValidationError as error:
+        wrong = "; ".join(explain(item, DatasetSettings) for item in error.errors())
+        raise UserError(f"settings: {wrong}", schema) from None
 
 
 def _report(event: str, **fields: Any) -> None:

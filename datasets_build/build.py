@@ -26,7 +26,7 @@ from datasets_build.window import Window, fit, shrink
 from longlora.templates import CHAT, ChosenTemplate
 from pdf2txt.units import digest
 
-BUILD_VERSION = 4  # raised when the same candidate gives another row
+BUILD_VERSION = 5  # raised when the same candidate gives another row
 MAX_CANDIDATES = 20  # per wanted row: where most fail, more of the same would fail too
 MAIN_SHARE = (0.25, 0.75)  # of a context that several long documents share, for the one asked about
 FOR_QUESTION = 500  # tokens of a question, and of its answer, that are made from the window
@@ -63,7 +63,7 @@ class Job:
     def _common(self) -> str:
         s = self.settings
         lengths = [[length.tokens, length.share] for length in s.lengths]
-        values = [s.seed, s.template, s.max_tokens, s.min_tokens, s.fill, lengths, s.license]
+        values = [s.seed, s.template, s.max_tokens, s.min_tokens, s.fill, lengths]
         return digest("document", BUILD_VERSION, values, self.tokenizer_digest)
 
     def key(self, content: str, company: Sequence[str] = ()) -> str:
@@ -269,7 +269,6 @@ class Builder:
             task=recipe,
             n_tokens=n_tokens,
             source_sha256=document.sha256,
-            license=self.settings.license,
             answer_source=PLANTED if candidate.plants else FROM_DOCUMENT,
             split_group=document.doc_id,
             doc_ids=(document.doc_id, *(part.reading.document.doc_id for part in layout.others)),

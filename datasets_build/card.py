@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from datasets_build.gates.base import GATES
-from datasets_build.publish import Sizes, features
+from datasets_build.publish import Sizes, Written, features
 from datasets_build.recipes import RECIPES
+from datasets_build.rows import FROM_DOCUMENT, FROM_IMPORT, PLANTED
 from datasets_build.select import SPLITS, Entry
 from datasets_build.settings import DatasetSettings
 from datasets_build.teacher.recipes import TEACHER_RECIPES
@@ -22,20 +23,21 @@ def write_card(
     folder: Path,
     settings: DatasetSettings,
     stats: dict[str, Any],
-    sources: dict[str, tuple[str, int]],
-    sizes: Sizes,
+    written: Written,
+    names: dict[str, str],
     languages: list[str],
 ) -> None:
     """Write ``README.md``.
 
     Args:
-        sources: doc_id or import id -> (licence, rows).
+        names: doc_id or import id -> file.
         languages: ISO 639-1 codes of the documents.
     """
     import yaml
 
     filled = [split for split in SPLITS if stats["rows_by_split"][split]]
-    head = _head(folder, stats, sorted({name for name, _ in sources.values()}), sizes, languages)
+    licenses = sorted({name for counts in written.licenses.values() for name in counts})
+    head = _head(folder, stats, licenses, written.sizes, languages)
     chosen = settings.chosen_recipes() | settings.chosen_teacher_recipes()
     known: dict[str, Any] = {**RECIPES, **TEACHER_RECIPES}
     tasks: Counter[str] = Counter()
@@ -47,10 +49,9 @@ def write_card(
         "---",
         "# Instruction data built by Longfolio",
         "",
-        f"{stats['rows']} rows, {stats['tokens']} tokens. Each answer stands in the document that `evidence` "
-        "names, on the page and in the box (PDF points from the top left) given there; rows of task `import` "
-        "come from files as they are. No document is in both splits.",
+        f"{stats['rows']} rows, {stats['tokens']} tokens. No document is in both splits.",
         "",
+        *_answers(stats),
         _table(("split", "rows"), [(s, stats["rows_by_split"][s]) for s in filled]),
         "",
         "## Tasks",
@@ -67,6 +68,7 @@ def write_card(
             ],
         ),
         "",
+        *_mix(stats),
         *card_lines(stats),
         "## Lengths",
         "",
@@ -86,6 +88,7 @@ def write_card(
             [(g["gate"], g["level"], g["found"], GATES[g["gate"]].about) for g in stats["gates"]],
         ),
         "",
+        *_looked_for(stats),
         *_kept_findings(stats["gates"]),
         "## Left out",
         "",
@@ -96,7 +99,14 @@ def write_card(
         "",
         "## Sources",
         "",
-        _table(("source", "licence", "rows"), [(s, lic, n) for s, (lic, n) in sorted(sources.items())]),
+        _table(
+            ("source", "file", "licence", "rows"),
+            [
+                (source, names.get(source, ""), license, n)
+                for source, counts in sorted(written.licenses.items())
+                for license, n in sorted(counts.items())
+            ],
+        ),
         "",
         "## Settings",
         "",
@@ -143,6 +153,45 @@ def _head(
             }
         ],
     }
+
+
+def _answers(stats: dict[str, Any]) -> list[str]:
+    """Where the answers come from, by what the column `answer_source` says."""
+    boxes = stats["rows_without_boxes"]
+    unplaced = f" ({boxes} of these rows are of documents without layout: no box)" if boxes else ""
+    told = {
+        FROM_DOCUMENT: "the answer stands in the document that `evidence` names, on the page and in the box given "
+        f"there (PDF points from the top left){unplaced}",
+        PLANTED: "the answer stands in a sentence that was put into the context; there is no evidence",
+        FROM_IMPORT: "as the imported file has it",
+    }
+    lines = [
+        f"- `{source}`, {n} rows: {told.get(source, 'written by this model; `evidence` is what it quoted')}."
+        for source, n in stats["answer_sources"].items()
+    ]
+    return [*lines, ""]
+
+
+def _mix(stats: dict[str, Any]) -> list[str]:
+    """What the mix wanted and could not have."""
+    lacking = [
+        f"`mix.{kind}` wanted {n['wanted']} rows; there were {n['got']}."
+        for kind, n in stats.get("mix", {}).items()
+        if n["got"] < n["wanted"]
+    ]
+    return [*lacking, ""] if lacking else []
+
+
+def _looked_for(stats: dict[str, Any]) -> list[str]:
+    """What of the evaluation files decontamination could look for."""
+    known = stats.get("decontamination")
+    if not known:
+        return []
+    return [
+        f"Decontamination looked for {known['texts'] - known['too_short']} of the {known['texts']} texts of the "
+        f"evaluation files; the others have fewer than {known['min_words']} words.",
+        "",
+    ]
 
 
 def _kept_findings(gates: list[dict[str, Any]]) -> list[str]:

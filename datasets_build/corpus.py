@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 from datasets_build.fingerprint import content_digest
 from datasets_build.measure import Measure
 from datasets_build.reading import Reading, fold
-from pdf2txt.schema import CONVERTED, Document
+from pdf2txt.errors import UserError
+from pdf2txt.schema import CONVERTED, Document, arrow_schema
 from pdf2txt.units import digest
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_AGAIN = "convert the documents again (`longfolio run CONFIG --rerun pdf2txt`)"
 CACHE_DOCUMENTS = 5  # readings that are kept at least: neighbours are asked for again at once
 
 
@@ -48,8 +51,7 @@ class Measured:
 
     @cached_property
     def counts(self) -> list[int]:
-        texts = [p.text for p in self.reading.passages]
-        return [n + self._measure.separator for n in self._measure.texts(texts)]
+        return self._measure.passages([p.text for p in self.reading.passages])
 
 
 class Corpus:
@@ -70,7 +72,22 @@ class Corpus:
     def _file(self) -> Any:
         import pyarrow.parquet as pq
 
-        return pq.ParquetFile(self.path)
+        with self._reading():
+            file = pq.ParquetFile(self.path)
+        missing = sorted(set(arrow_schema().names) - set(file.schema_arrow.names))
+        if missing:
+            raise UserError(f"{self.path} was not made by pdf2txt (no column {', '.join(missing)})", _AGAIN)
+        return file
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """What Parquet says of a file that is damaged, in words."""
+        import pyarrow as pa
+
+        try:
+            yield
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(f"{self.path} is not Parquet, or damaged ({error})", _AGAIN) from error
 
     def __len__(self) -> int:
         return int(self._file.metadata.num_rows)
@@ -81,6 +98,12 @@ class Corpus:
             table = self._table(group)
             for row in range(table.num_rows):
                 yield _known(table.slice(row, 1), group, row)
+
+    def names(self, doc_ids: Collection[str]) -> dict[str, str]:
+        """The names of the files that these documents were converted from."""
+        table = self._file.read(columns=["doc_id", "source"], use_threads=False)
+        both = zip(table["doc_id"].to_pylist(), table["source"].to_pylist(), strict=True)
+        return {doc_id: Path(source).name for doc_id, source in both if doc_id in doc_ids}
 
     def text(self, known: Known) -> str:
         """What a document says, white space folded."""
@@ -105,7 +128,9 @@ class Corpus:
 
     def _table(self, group: int) -> Any:
         if self._group[0] != group:
-            self._group = group, self._file.read_row_group(group, use_threads=False)
+            file = self._file
+            with self._reading():
+                self._group = group, file.read_row_group(group, use_threads=False)
         return self._group[1]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -20,8 +21,9 @@ from datasets_build.settings import DatasetSettings, ImportSettings
 from pdf2txt.errors import UserError
 from pdf2txt.units import digest
 
-IMPORT_VERSION = 3  # raised when the same file gives other rows
+IMPORT_VERSION = 4  # raised when the same file gives other rows
 CHUNK = 256  # rows per unit
+AROUND = 30  # characters shown beside half a character
 
 Record = tuple[int, dict[str, Any]]  # (line or element number, from 1; the object)
 
@@ -140,16 +142,16 @@ def _read_parquet(path: Path) -> Iterator[tuple[int, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    number = 0
     try:
-        file = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"import {path}: not Parquet ({error})", "repair the file or set its format") from error
-    with file:
-        number = 0
-        for batch in file.iter_batches(batch_size=CHUNK):
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=CHUNK):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except (pa.ArrowException, OSError) as error:
+        what = f"damaged after row {number}" if number else "not Parquet, or damaged"
+        raise UserError(f"import {path}: {what} ({error})", "repair the file or set its format") from error
 
 
 def _place(form: str, number: int) -> str:
@@ -163,9 +165,10 @@ def pairs(path: Path, settings: ImportSettings, name: str) -> Iterator[tuple[int
     answer gives two empty texts.
 
     Raises:
-        UserError: a row lacks a field or a field is no text.
+        UserError: a row lacks a field, a field is no text, or there are no rows.
     """
     names = settings.fields
+    number = 0
     for number, record in read_records(path, settings):
         column = names.conversation or next((c for c in COLUMNS if c in record and names.instruction not in record), "")
         if column:
@@ -181,12 +184,14 @@ def pairs(path: Path, settings: ImportSettings, name: str) -> Iterator[tuple[int
         values = []
         for field in (names.instruction, names.input, names.output):
             value = record.get(field)
+            if isinstance(value, float) and math.isnan(value):  # how pandas writes an empty cell
+                value = None
             if field not in record and field != names.input:
                 raise UserError(
                     f"import {path}, row {number}: no field {field!r}, only {sorted(record)}",
                     f"set dataset.imports[{name}].fields to the names that the file uses",
                 )
-            if value is not None and not isinstance(value, str | int | float):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, str | int | float)):
                 raise UserError(
                     f"import {path}, row {number}: {field!r} is a {type(value).__name__}, not text",
                     "give text there, or name another field",
@@ -197,6 +202,25 @@ def pairs(path: Path, settings: ImportSettings, name: str) -> Iterator[tuple[int
             yield number, instruction, output
         else:
             yield number, f"{instruction}\n\n{extra}" if instruction.strip() else extra, output
+    if not number:
+        raise UserError(f"import {path} has no rows", f"put rows there, or leave out dataset.imports[{name}]")
+
+
+def half_character(text: str) -> str:
+    """Half a character (``"\\ud83d"`` in JSON) and what stands around it, escaped; "" if all is Unicode.
+
+    Text with one cannot be encoded: neither digested nor written.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return escaped(text[max(0, error.start - AROUND) : error.end + AROUND])
+    return ""
+
+
+def escaped(text: str) -> str:
+    """The same text, but for half characters, which are shown as ``\\ud83d``."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def file_sha256(path: Path) -> str:
@@ -219,7 +243,7 @@ def common_lines(path: Path, settings: ImportSettings, name: str) -> frozenset[s
     rows = 0
     for _, instruction, _ in pairs(path, settings, name):
         rows += 1
-        counts.update(long_lines(instruction).keys())
+        counts.update(long_lines(escaped(instruction)).keys())
     return frozenset(line for line, n in counts.items() if 2 * n > rows)
 
 
@@ -239,35 +263,36 @@ def chunk_key(
     batch: list[tuple[int, str, str]],
     sha256: str,
     common: Collection[str],
-    license: str,
     all_: DatasetSettings,
     tokenizer: str,
 ) -> str:
     """Identity of a chunk's unit."""
-    settings = [license, all_.template, all_.max_tokens]
-    return digest("import", IMPORT_VERSION, batch, sha256, sorted(common), settings, tokenizer)
+    settings = [all_.template, all_.max_tokens]
+    texts = [[number, escaped(instruction), escaped(output)] for number, instruction, output in batch]
+    return digest("import", IMPORT_VERSION, texts, sha256, sorted(common), settings, tokenizer)
 
 
 def chunk_unit(
     batch: list[tuple[int, str, str]],
     sha256: str,
     common: Collection[str],
-    license: str,
     limit: int,
     measure: Measure,
 ) -> Unit:
     """Rows of a chunk, grouped regardless of ``common`` lines; those of one conversation are one group.
 
-    A row that is empty or longer than ``limit`` tokens is a reject: it is never cut.
+    A row that is empty, longer than ``limit`` tokens or no Unicode is a reject: it is never cut or mended.
     """
     unit: Unit = {"rows": [], "rejects": []}
     groups: dict[int, str] = {}
     for number, instruction, output in batch:
-        group = groups.setdefault(number, import_group(instruction, common))
-        n_tokens = measure.row(instruction, output) if instruction.strip() and output.strip() else 0
-        reason = "empty" if not n_tokens else "too-long" if n_tokens > limit else ""
+        group = groups.setdefault(number, import_group(escaped(instruction), common))
+        half = half_character(instruction) or half_character(output)
+        n_tokens = measure.row(instruction, output) if instruction.strip() and output.strip() and not half else 0
+        reason = "not-unicode" if half else "empty" if not n_tokens else "too-long" if n_tokens > limit else ""
         if reason:
-            detail = f"row {number}" + (f": {n_tokens} tokens" if n_tokens else "")
+            why = half or (f"{n_tokens} tokens" if n_tokens else "")
+            detail = f"row {number}: {why}" if why else f"row {number}"
             unit["rejects"].append(
                 {"doc_id": f"import:{sha256[:16]}", "task": IMPORT_TASK, "reason": reason, "detail": detail}
             )
@@ -279,7 +304,6 @@ def chunk_unit(
                 task=IMPORT_TASK,
                 n_tokens=n_tokens,
                 source_sha256=sha256,
-                license=license,
                 answer_source=FROM_IMPORT,
                 split_group=group,
             )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from datasets_build.corpus import Measured
-from datasets_build.reading import Reading
+from datasets_build.reading import Passage, Reading
 from datasets_build.window import Window, fit
 
 SEPARATOR = "\n\n"
@@ -46,9 +46,14 @@ class Part:
         return self.window == Window(0, len(self.source.counts) - 1)
 
     @property
+    def shown(self) -> list[Passage]:
+        """The passages that stand in the context."""
+        window = self.reading.passages[self.window.first : self.window.last + 1]
+        return [p for p in window if p.index not in self.hides]
+
+    @property
     def passages(self) -> list[str]:
-        shown = self.reading.passages[self.window.first : self.window.last + 1]
-        return [p.text for p in shown if p.index not in self.hides]
+        return [p.text for p in self.shown]
 
 
 @dataclass

@@ -58,6 +58,10 @@ class Measure:
         encoded = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)
         return [len(ids) for ids in encoded["input_ids"]]
 
+    def passages(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text with the blank line behind it."""
+        return [n + self.separator for n in self.texts(texts)]
+
     @cached_property
     def separator(self) -> int:
         """Tokens of the blank line between passages."""

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,26 @@ Sizes = dict[str, dict[str, int]]  # split -> {"num_examples", "num_bytes" (in m
 Load = Callable[[str], list[Row]]  # unit key -> its rows
 
 
+@dataclass
+class Written:
+    """What was written, for statistics and the card."""
+
+    row_digest: str = ""
+    sizes: Sizes = field(default_factory=dict)
+    answer_sources: Counter[str] = field(default_factory=Counter)  # rows by where their answer comes from
+    without_boxes: int = 0  # rows with evidence whose document has no layout
+    licenses: dict[str, Counter[str]] = field(default_factory=dict)  # source -> licence -> rows
+
+
 def write_rows(
-    folder: Path, entries: list[Entry], splits: dict[str, str], load: Load, leakage: Leakage
-) -> tuple[str, Sizes]:
-    """Write ``data/<split>-0000i-of-0000N.parquet``; returns the row digest and the sizes of the splits.
+    folder: Path,
+    entries: list[Entry],
+    splits: dict[str, str],
+    load: Load,
+    license_of: Callable[[Entry], str],
+    leakage: Leakage,
+) -> Written:
+    """Write ``data/<split>-0000i-of-0000N.parquet``.
 
     The row digest is sha256 over the sorted digests of (split, row): the same rows give the same digest
     whatever their order or the version of pyarrow.
@@ -37,17 +54,19 @@ def write_rows(
     data = folder / "data"
     data.mkdir(parents=True)
     digests: list[str] = []
-    sizes: Sizes = {}
+    written = Written()
     for split in SPLITS:
         mine = [e for e in entries if splits[e.group] == split]
         shards = list(_shards(mine))
         for number, shard in enumerate(shards):
             name = f"{split}-{number:05d}-of-{len(shards):05d}.parquet"
-            size = sizes.setdefault(split, {"num_examples": 0, "num_bytes": 0})
-            size["num_bytes"] += _write_shard(data / name, _rows(shard, split, load, leakage, digests))
+            size = written.sizes.setdefault(split, {"num_examples": 0, "num_bytes": 0})
+            rows = _rows(shard, load, license_of)
+            size["num_bytes"] += _write_shard(data / name, _counted(rows, shard, split, leakage, digests, written))
             size["num_examples"] += len(shard)
     leakage.finish()
-    return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest(), sizes
+    written.row_digest = hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
+    return written
 
 
 def _shards(entries: list[Entry]) -> Iterator[list[Entry]]:
@@ -63,15 +82,26 @@ def _shards(entries: list[Entry]) -> Iterator[list[Entry]]:
         yield shard
 
 
-def _rows(entries: list[Entry], split: str, load: Load, leakage: Leakage, digests: list[str]) -> Iterator[Row]:
+def _rows(entries: list[Entry], load: Load, license_of: Callable[[Entry], str]) -> Iterator[Row]:
     unit, rows = "", []
     for e in entries:
         if e.unit != unit:
             unit, rows = e.unit, load(e.unit)
         row = {name: rows[e.position][name] for name in COLUMNS}
-        row.update(id=e.id, split_group=e.group)
+        row.update(id=e.id, split_group=e.group, license=license_of(e))
+        yield row
+
+
+def _counted(
+    rows: Iterator[Row], entries: list[Entry], split: str, leakage: Leakage, digests: list[str], written: Written
+) -> Iterator[Row]:
+    """The rows, looked at on their way to the file."""
+    for row, e in zip(rows, entries, strict=True):
         leakage.check(row, split)
         digests.append(digest(split, row))
+        written.answer_sources[row["answer_source"]] += 1
+        written.without_boxes += any(place["box"] is None for place in row["evidence"])
+        written.licenses.setdefault(e.source, Counter())[row["license"]] += 1
         yield row
 
 
@@ -134,7 +164,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def statistics(
-    entries: list[Entry], splits: dict[str, str], rejects: Counter[str], sampled_out: int, row_digest: str
+    entries: list[Entry], splits: dict[str, str], rejects: Counter[str], sampled_out: int, written: Written
 ) -> dict[str, Any]:
     """Counts and lengths (tokens of prompt and answer) for ``stats.json`` and the card."""
     by_split: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
@@ -154,5 +184,7 @@ def statistics(
         },
         "rejects": dict(sorted(rejects.items())),
         "not_sampled": sampled_out,
-        "row_digest": row_digest,
+        "answer_sources": dict(sorted(written.answer_sources.items())),
+        "rows_without_boxes": written.without_boxes,
+        "row_digest": written.row_digest,
     }

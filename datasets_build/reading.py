@@ -133,10 +133,15 @@ class Reading:
         ]
 
     @cached_property
+    def back_matter(self) -> set[int]:
+        """Passage indices of references, thanks, contents and the like, with their headings."""
+        parts = [s for s in self.all_sections if _BACK_MATTER.match(key_name(s.name))]
+        return {p.index for s in parts for p in (s.heading, *s.members)}
+
+    @cached_property
     def body(self) -> list[Passage]:
         """Running text outside back matter."""
-        back = {p.index for s in self.all_sections if _BACK_MATTER.match(key_name(s.name)) for p in s.members}
-        return [p for p in self.passages if p.kind == "text" and p.index not in back]
+        return [p for p in self.passages if p.kind == "text" and p.index not in self.back_matter]
 
     def sentences(self, passage: Passage) -> list[Sentence]:
         """Every sentence of a passage."""

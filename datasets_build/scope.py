@@ -55,7 +55,10 @@ def _author(_: Candidate, layout: Layout, __: Random) -> str | None:
 
 
 def _opening(_: Candidate, layout: Layout, __: Random) -> str | None:
-    words = fold(layout.main.passages[0]).split()[:OPENING_WORDS]
+    first = layout.main.shown[0]
+    if first.index in layout.main.reading.back_matter:
+        return None  # "References Abbott, A." names no document
+    words = fold(first.text).split()[:OPENING_WORDS]
     text = " ".join(words).rstrip(",;:—–-")
     if len(words) < OPENING_WORDS or set(text) & set("“”") or not _only_here(layout, text):
         return None

@@ -107,8 +107,13 @@ def expected_rows(chars: int, settings: DatasetSettings) -> int:
     return min(chars // CHARS_PER_ROW, sum(wanted.values()))
 
 
-def check_counts(entries: list[Entry], splits: dict[str, str], settings: DatasetSettings, rejects: Counter) -> None:
+def check_counts(
+    entries: list[Entry], splits: dict[str, str], settings: DatasetSettings, rejects: Counter, teacher_stopped: str = ""
+) -> None:
     """Minimum counts.
+
+    Args:
+        teacher_stopped: what to do about a teacher that stopped answering, which is why rows are missing.
 
     Raises:
         UserError: too few rows in all or held out, with what to do about it.
@@ -118,12 +123,13 @@ def check_counts(entries: list[Entry], splits: dict[str, str], settings: Dataset
         reasons = ", ".join(f"{reason} {k}" for reason, k in rejects.most_common(5)) or "no document had text"
         raise UserError(
             f"the dataset has no rows ({reasons})",
-            "raise dataset.max_tokens, add recipes, documents or dataset.imports, or see what pdf2txt found",
+            teacher_stopped
+            or "raise dataset.max_tokens, add recipes, documents or dataset.imports, or see what pdf2txt found",
         )
     if n.total() < settings.min_rows:
         raise UserError(
             f"the dataset has {n.total()} rows, fewer than dataset.min_rows ({settings.min_rows})",
-            "add documents, raise dataset.per_document or dataset.mix, or lower dataset.min_rows",
+            teacher_stopped or "add documents, raise dataset.per_document or dataset.mix, or lower dataset.min_rows",
         )
     if settings.validation_share and n[VALIDATION] < settings.min_validation_rows:
         documents = len({e.source for e in entries if e.task != IMPORT_TASK})

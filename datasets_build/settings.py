@@ -166,7 +166,7 @@ class DatasetSettings(_Settings):
         "windowed. Training memory and time grow with it.",
     )
     min_tokens: int = Field(
-        0, ge=0, description="Rows from documents with fewer tokens are rejected; short imports are exempt."
+        0, ge=0, description="Rows from documents with fewer tokens are rejected; imports are as they are."
     )
     fill: float = Field(
         0.5,
@@ -245,7 +245,7 @@ class DatasetSettings(_Settings):
     def _mix_names_what_there_is(self) -> DatasetSettings:
         places = [DOCUMENTS, *(f"import-{i}" for i in range(len(self.imports)))]
         for what, names, known in (
-            ("tasks", self.mix.tasks, [*RECIPES, IMPORT_TASK]),
+            ("tasks", self.mix.tasks, [*RECIPES, *TEACHER_RECIPES, IMPORT_TASK]),
             ("sources", self.mix.sources, places),
         ):
             for name in names:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from datasets_build import card, imports, publish, select
 from datasets_build.build import BUILD_VERSION, Job
 from datasets_build.company import CHARS_PER_TOKEN, Rings
 from datasets_build.corpus import Corpus, Known
-from datasets_build.gates import decontaminate, near, pii, scan
+from datasets_build.gates import decontaminate, near, pii, scan, sketch
 from datasets_build.gates.base import GATES
 from datasets_build.gates.keeper import Keeper
 from datasets_build.gates.leakage import Leakage
@@ -41,7 +41,7 @@ from pdf2txt.errors import UserError
 from pdf2txt.schema import CONVERTED
 from pdf2txt.units import Units, digest
 
-STAGE_VERSION = 4
+STAGE_VERSION = 5
 UNIT_KIND = "rows"
 
 Report = Callable[..., None]
@@ -54,7 +54,13 @@ def identity(settings: DatasetSettings) -> dict[str, Any]:
     return {
         "build": BUILD_VERSION,
         "imports": imports.IMPORT_VERSION,
-        "gates": [scan.SCAN_VERSION, near.NEAR_VERSION, pii.PII_VERSION, decontaminate.NGRAMS_VERSION],
+        "gates": [
+            scan.SCAN_VERSION,
+            near.NEAR_VERSION,
+            pii.PII_VERSION,
+            decontaminate.NGRAMS_VERSION,
+            sketch.SKETCH_VERSION,
+        ],
         "recipes": {name: RECIPES[name].version for name in settings.chosen_recipes()} | asked,
         **({"teacher": teacher} if teacher else {}),
     }
@@ -102,23 +108,31 @@ class _Build:
         self.rejects = Rejects(work / "rejects.jsonl")
         self.keeper = Keeper(settings.gates, self.rejects, settings.exclude_duplicates)
         self.licenses: dict[str, str] = {}  # of imports, by source
+        self.files: dict[str, str] = {}  # likewise: what they are called
         self.languages: set[str] = set()  # of the documents
         self.made = self.reused = 0
         self.leader: dict[str, str] = {}  # doc_id -> the first document with the same text
         self.splits: dict[str, str] = {}  # group -> split
         self.import_names: dict[str, list[str]] = {}  # Entry.source -> its names in dataset.mix.sources
+        self.teacher_stopped = ""  # what to do about it
+        self.mix: dict[str, dict[str, int]] = {}  # kind -> rows wanted and got, for stats.json
         self.teacher: dict[str, dict[str, Any]] = {}  # what it was asked, for stats.json and for the metrics
 
     def run(self) -> dict[str, Any]:
         self._imports()  # first: a file that cannot be read is told before the long part
         imported, self.entries = self.entries, []
-        known = self._known()
+        self.keeper.take_imported(imported)
+        self.scanner.sketches = bool(self.keeper.imported_texts)
+        known = self._known(imported)
         self._documents(known)
         self._ask_teacher(known)
         self.entries = self.keeper.filter([*self.entries, *imported], self.leader.keys())
-        self.splits |= select.divide_imports((e for e in self.entries if e.task == IMPORT_TASK), self.settings)
+        # Those with the text of a document are where it is.
+        own = (e for e in self.entries if e.task == IMPORT_TASK and e.group not in self.splits)
+        self.splits |= select.divide_imports(own, self.settings)
         self._name_apart()
         chosen = sample(self.entries, self.splits, self.settings, self.import_names)
+        self._check_mix(chosen)
         self._check_counts(chosen)
         return self._publish(chosen)
 
@@ -135,11 +149,27 @@ class _Build:
         if not reused:
             kept.put(key, decontaminate.build_index(files, n))
         self.report("unit", kind=decontaminate.KIND, key=key, reused=reused)
-        return decontaminate.Index(kept, key)
+        index = decontaminate.Index(kept, key)
+        if warning := index.warning():
+            self.report("warning", message=warning)
+        return index
+
+    def _check_mix(self, chosen: list[Entry]) -> None:
+        """A mix that cannot be met is told, with what there was."""
+        wanted = {"long": self.settings.mix.long, "short": self.settings.mix.short}
+        got = Counter(e.kind for e in chosen)
+        for kind, count in wanted.items():
+            if count is None:
+                continue
+            self.mix[kind] = {"wanted": count, "got": got[kind]}
+            if got[kind] < count:
+                what = "documents, recipes or dataset.per_document" if kind == "long" else "dataset.imports"
+                message = f"dataset.mix.{kind} wants {count} rows and there are {got[kind]}: more come from {what}"
+                self.report("warning", message=message)
 
     def _check_counts(self, chosen: list[Entry]) -> None:
         try:
-            select.check_counts(chosen, self.splits, self.settings, self.rejects.reasons)
+            select.check_counts(chosen, self.splits, self.settings, self.rejects.reasons, self.teacher_stopped)
         except UserError as error:
             self.keeper.note("counts", str(error))
             if self.keeper.level("counts") == "error" or not any(self.splits[e.group] == TRAIN for e in chosen):
@@ -159,7 +189,7 @@ class _Build:
         self.entries.sort(key=lambda e: (e.source, e.task, e.position))
         self.report("progress", done=total, total=total, unit="documents", rows=len(self.entries))
 
-    def _known(self) -> list[Known]:
+    def _known(self, imported: Sequence[Entry]) -> list[Known]:
         """The documents to make rows of, all looked at before the first row: one may show several of them.
 
         Divides them into splits.
@@ -191,6 +221,9 @@ class _Build:
         expected: Counter[str] = Counter()
         for k in known:
             expected[self._group(k.doc_id)] += select.expected_rows(k.chars, self.settings)
+        # Rows on a document's text are held out with it.
+        joined = (self.keeper.clusters.leader(e.group) for e in imported)
+        expected.update(group for group in joined if group in expected)
         self.splits |= select.divide_documents(expected, self.settings)
         return known
 
@@ -238,16 +271,16 @@ class _Build:
                 raise UserError(f"import {path}: no such file", f"mend dataset.imports[{i}].path")
             sha256, license_ = imports.source_sha256(path), imports.license_of(path, one)
             source = f"import:{sha256[:16]}"
-            self.licenses[source] = license_
+            self.licenses[source], self.files[source] = license_, one.hub or path.name
             self.import_names.setdefault(source, []).append(f"import-{i}")
             common = imports.common_lines(path, one, str(i))
             for batch in imports.chunks(path, one, str(i)):
-                key = imports.chunk_key(batch, sha256, common, license_, self.settings, self.job.tokenizer_digest)
+                key = imports.chunk_key(batch, sha256, common, self.settings, self.job.tokenizer_digest)
                 there = list(self.packs.find(key).values())
                 reused = bool(there)
                 if not reused:
                     limit = self.settings.max_tokens
-                    unit = imports.chunk_unit(batch, sha256, common, license_, limit, self.worker.measure)
+                    unit = imports.chunk_unit(batch, sha256, common, limit, self.worker.measure)
                     there = list(self.packs.put(key, {IMPORT_TASK: unit}).values())
                 self._look(there, one.kind, "", reused, lambda: self.worker.measure.row)
 
@@ -264,6 +297,7 @@ class _Build:
         for made in collector.run():
             group = self._group(made.doc_ids[0])
             self._look([made.filed], "long", group, made.reused, lambda: collector.lengths.row)
+        self.teacher_stopped = collector.stopped
         self.teacher = {"stats": collector.account.statistics(), "metrics": collector.account.metrics()}
 
     def _look(
@@ -311,8 +345,9 @@ class _Build:
         aside, output = self.work / "assembling", self.work / "output"
         shutil.rmtree(aside, ignore_errors=True)
         splits, reasons = self.splits, self.rejects.reasons
-        leakage = Leakage(self.keeper.near_documents)
-        row_digest, sizes = publish.write_rows(aside, chosen, splits, self.packs.rows, leakage)
+        quoted = [(doc_id, self.keeper.clusters.leader(group)) for doc_id, group in self.keeper.quoted]
+        leakage = Leakage([*self.keeper.near_documents, *quoted])
+        written = publish.write_rows(aside, chosen, splits, self.packs.rows, self._license, leakage)
         publish.write_rejects(aside / "rejects.parquet", self.rejects)
         self.rejects.close()
         documents = {
@@ -321,9 +356,13 @@ class _Build:
             if not self.keeper.in_no_split(leader)
         }
         publish.write_json(aside / "splits.json", documents)
-        stats = publish.statistics(chosen, splits, reasons, len(self.entries) - len(chosen), row_digest)
+        stats = publish.statistics(chosen, splits, reasons, len(self.entries) - len(chosen), written)
         if self.teacher:
             stats["teacher"] = self.teacher["stats"]
+        if self.mix:
+            stats["mix"] = self.mix
+        if self.scanner.index:
+            stats["decontamination"] = self.scanner.index.statistics()
         gates = self.settings.gates
         sought = {"decontamination": self.scanner.index, "language": gates.languages, "pii": gates.pii}
         looked = [name for name in GATES if sought.get(name, True) and self.keeper.level(name) != "off"]
@@ -331,7 +370,7 @@ class _Build:
         # Training and evaluation take the template from here, so that lengths stay true.
         publish.write_json(aside / "stats.json", {**self.template.record(), **stats})
         card.plot_lengths(aside / card.PLOT, chosen, splits, self.settings.max_tokens)
-        card.write_card(aside, self.settings, stats, self._sources(chosen), sizes, sorted(self.languages - {""}))
+        card.write_card(aside, self.settings, stats, written, self._names(chosen), sorted(self.languages - {""}))
         shutil.rmtree(output, ignore_errors=True)
         aside.rename(output)
         tasks = Counter(e.task for e in chosen)
@@ -344,13 +383,20 @@ class _Build:
             "rejects": dict(sorted(reasons.items())),
             "documents": len(self.leader),
             "documents_validation": sum(split == VALIDATION for split in documents.values()),
-            "row_digest": row_digest,
+            "row_digest": written.row_digest,
             "gates": {g["gate"]: g["found"] for g in stats["gates"] if g["found"]},
             "units_made": self.made,
             "units_reused": self.reused,
             **self.teacher.get("metrics", {}),
         }
 
-    def _sources(self, chosen: list[Entry]) -> dict[str, tuple[str, int]]:
-        rows = Counter(e.source for e in chosen)
-        return {source: (self.licenses.get(source, self.settings.license), n) for source, n in rows.items()}
+    def _license(self, e: Entry) -> str:
+        """The licence of a row: of what it was made of, and of what a teacher wrote."""
+        own = self.licenses.get(e.source, self.settings.license)
+        teacher = self.settings.teacher.license if self.settings.teacher and e.task in TEACHER_RECIPES else None
+        return own if teacher in (None, own) else f"{own} AND {teacher}"
+
+    def _names(self, chosen: list[Entry]) -> dict[str, str]:
+        """The names of the files that the sources of rows are."""
+        names = {source: self.files[source] for source in {e.source for e in chosen} if source in self.files}
+        return names | self.corpus.names({e.source for e in chosen})

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from datasets_build.rows import Row
+from datasets_build.rows import COLUMNS, Row
 from datasets_build.select import SPLITS
 from pdf2txt.errors import UserError
+
+_BESIDE_ID = ("evidence", "answer_source", "n_tokens", "source_sha256", "split_group", "license")
 
 
 def rows(dataset_dir: Path, n: int, seed: int = 1, task: str | None = None) -> list[Row]:
     """``n`` rows drawn by seed (all if there are fewer), in dataset order, each with its ``split``.
 
     Raises:
-        UserError: the directory is no dataset.
+        UserError: the directory is no dataset, a file of it is damaged, or it has no rows of this task.
     """
-    wanted = [(file, i) for file, ids in _columns(dataset_dir) for i, (_, t) in enumerate(ids) if task in (None, t)]
+    columns = list(_columns(dataset_dir))
+    tasks = sorted({row["task"] for _, found in columns for row in found})
+    if task is not None and task not in tasks:
+        near = difflib.get_close_matches(task, tasks, n=1)
+        hint = f", did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"{dataset_dir} has no rows of task {task!r}{hint}", f"its tasks are {', '.join(tasks)}")
+    wanted = [(file, i) for file, found in columns for i, row in enumerate(found) if task in (None, row["task"])]
     drawn = sorted(Random(seed).sample(range(len(wanted)), min(n, len(wanted))))
     by_file: dict[Path, list[int]] = {}
     for k in drawn:
@@ -44,30 +54,37 @@ def count(dataset_dir: Path) -> int:
     """How many rows a dataset has."""
     import pyarrow.parquet as pq
 
-    return sum(pq.read_metadata(file).num_rows for file in data_files(dataset_dir))
+    total = 0
+    for file in data_files(dataset_dir):
+        with _reading(file):
+            total += pq.read_metadata(file).num_rows
+    return total
 
 
 def diff(dir_a: Path, dir_b: Path) -> dict[str, Any]:
     """What differs between two datasets.
 
     Returns:
-        only_a, only_b: sorted ids of rows only in one; common: how many are in both. A row that changed in any way
-            has another id (but for its length and evidence).
+        only_a, only_b: sorted ids of rows only in one; common: how many are in both. A row that asks or answers
+            anything else has another id.
+        changed: {column: rows}: of the rows in both, those whose evidence, length, licence, ... or split differ.
         tasks: {task: {only_a, only_b, common}}, counts.
         settings: [{key, a, b}] of the section ``dataset``, where they differ.
         documents: {only_a, only_b: sorted doc_ids, moved: [{doc_id, a, b}] between splits}.
     """
-    a, b = _ids(dir_a), _ids(dir_b)
+    a, b = _rest(dir_a), _rest(dir_b)
     counts = {
-        "only_a": Counter(a[i] for i in a.keys() - b.keys()),
-        "only_b": Counter(b[i] for i in b.keys() - a.keys()),
-        "common": Counter(a[i] for i in a.keys() & b.keys()),
+        "only_a": Counter(a[i]["task"] for i in a.keys() - b.keys()),
+        "only_b": Counter(b[i]["task"] for i in b.keys() - a.keys()),
+        "common": Counter(a[i]["task"] for i in a.keys() & b.keys()),
     }
+    changed = Counter(name for i in a.keys() & b.keys() for name, value in a[i].items() if b[i][name] != value)
     tasks = sorted({t for c in counts.values() for t in c})
     return {
         "only_a": sorted(a.keys() - b.keys()),
         "only_b": sorted(b.keys() - a.keys()),
         "common": len(a.keys() & b.keys()),
+        "changed": dict(sorted(changed.items())),
         "tasks": {t: {name: c[t] for name, c in counts.items()} for t in tasks},
         "settings": _differences(_read(dir_a / "stats.json"), _read(dir_b / "stats.json")),
         "documents": _documents(_read(dir_a / "splits.json"), _read(dir_b / "splits.json")),
@@ -119,23 +136,48 @@ def data_files(dataset_dir: Path) -> list[Path]:
     return files
 
 
-def _ids(dataset_dir: Path) -> dict[str, str]:
-    return {row_id: task for _, ids in _columns(dataset_dir) for row_id, task in ids}
+def _rest(dataset_dir: Path) -> dict[str, dict[str, Any]]:
+    """Of each row by id what its id does not tell, its split too."""
+    return {
+        row["id"]: {"task": row["task"], "split": file.name.split("-")[0]} | {name: row[name] for name in _BESIDE_ID}
+        for file, columns in _columns(dataset_dir, _BESIDE_ID)
+        for row in columns
+    }
 
 
-def _columns(dataset_dir: Path) -> Iterator[tuple[Path, list[tuple[str, str]]]]:
+def _columns(dataset_dir: Path, more: Sequence[str] = ()) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
+    """``id``, ``task`` and ``more`` of the rows of each file."""
     import pyarrow.parquet as pq
 
     for file in data_files(dataset_dir):
-        table = pq.read_table(file, columns=["id", "task"])
-        yield file, list(zip(table["id"].to_pylist(), table["task"].to_pylist(), strict=True))
+        with _reading(file):
+            there = pq.read_schema(file).names
+            missing = [name for name in COLUMNS if name not in there]
+            if missing:
+                raise UserError(
+                    f"{file} was not built by Longfolio (no column {', '.join(missing)})",
+                    "give the output directory of datasets_build",
+                )
+            table = pq.read_table(file, columns=["id", "task", *more])
+        yield file, table.to_pylist()
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """What Parquet says of a file that is damaged, in words."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{file} is not Parquet, or damaged ({error})", "build the dataset again") from error
 
 
 def _take(file: Path, indices: list[int]) -> Iterator[Row]:
     """Rows of a file by index, one row group in memory at a time."""
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(file) as parquet:
+    with _reading(file), pq.ParquetFile(file) as parquet:
         start = 0
         for group in range(parquet.num_row_groups):
             end = start + parquet.metadata.row_group(group).num_rows

@@ -144,7 +144,8 @@ def dataset_diff(
         if documents["moved"]:
             out.print(f"documents in another split: {_brief([d['doc_id'] for d in documents['moved']])}", markup=False)
         if not (result["only_a"] or result["only_b"]):
-            out.print("the rows are the same")
+            changed = ", ".join(f"{name} of {n}" for name, n in result["changed"].items())
+            out.print(f"the same questions and answers, but not the {changed}" if changed else "the rows are the same")
 
 
 @dataset_app.command("drop")
@@ -164,10 +165,17 @@ def dataset_drop(
     """
     with guarded(as_json):
         from flows.display import out
+        from flows.errors import UsageError
         from flows.store import Store
         from flows.takedown import excluded, find, rebuild_commands, traces, write_excluded
 
         where = Store(resolve_store(None, store))
+        if not where.root.exists():
+            raise UsageError(f"store {where.root} does not exist", "use --store with the directory of the runs' store")
+        if undo and not doc:
+            raise UsageError(
+                "--undo needs --doc", "name the document; `longfolio dataset drop` lists what was taken down"
+            )
         if not doc:
             listed = excluded(where.root)
             if as_json:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -17,9 +18,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from datasets_build.settings import DatasetSettings
 from flows.errors import UsageError
 from flows.resources import packaged_config, packaged_configs
+from longlora.errors import UserError
 from longlora.evaluation.settings import EvaluateSettings
+from longlora.explain import explain
 from longlora.merge.settings import MergeSettings
 from longlora.models import ModelSettings
+from longlora.overrides import assign, split
 from longlora.train.settings import TrainSettings
 from pdf2txt.settings import Pdf2txtSettings
 
@@ -132,7 +136,7 @@ def parse(raw: dict[str, Any], where: str) -> RunConfig:
     try:
         return RunConfig.model_validate(raw)
     except ValidationError as error:
-        lines = [_explain(item) for item in error.errors()]
+        lines = [explain(item, RunConfig) for item in error.errors()]
         raise UsageError(
             f"{where}: " + "; ".join(lines), "`longfolio config schema` lists every key with its meaning"
         ) from None
@@ -194,79 +198,23 @@ def _find(name: str) -> Path:
 
 
 def _split(item: str) -> tuple[str, Any]:
-    key, equals, value = item.partition("=")
-    if not equals or not key:
-        raise UsageError(f"--set {item!r} is not KEY=VALUE", "for example --set train.max_steps=40")
-    try:
-        return key.strip(), yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError) as error:
-        raise UsageError(f"--set {item!r}: the value is not YAML", "quote the value") from error
+    with _as_usage():
+        return split(item, "train.max_steps=40")
 
 
 def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
-    node: Any = tree
-    for depth, part in enumerate(parents):
-        if isinstance(node, list):
-            try:
-                node = node[int(part)]
-            except (ValueError, IndexError):
-                raise UsageError(
-                    f"--set {key}: {'.'.join(parents[:depth])} has no item {part!r}",
-                    "use its position, from 0",
-                ) from None
-        else:
-            if node.get(part) is None:
-                node[part] = {}
-            node = node[part]
-        if not isinstance(node, dict | list):
-            raise UsageError(
-                f"--set {key}: {'.'.join(parents[: depth + 1])} has no keys below it",
-                "`longfolio config schema` lists every key",
-            )
-    if isinstance(node, list):
-        if not last.isdigit() or int(last) >= len(node):
-            raise UsageError(f"--set {key}: no item {last!r}", "use its position, from 0")
-        node[int(last)] = value
-    elif key == "model" or (parents == ["model"] and last in ("name", "path")):
+    if key == "model" or (parents == ["model"] and last in ("name", "path")):
         # name and path exclude each other: setting one replaces the other.
         tree["model"] = value if key == "model" else {last: value}
-    else:
-        node[last] = value
+        return
+    with _as_usage():
+        assign(tree, key, value, "`longfolio config schema` lists every key")
 
 
-def _explain(item: Any) -> str:
-    loc = [part for part in item["loc"] if isinstance(part, str | int)]
-    where = ".".join(map(str, loc))
-    if item["type"] == "extra_forbidden":
-        valid = _keys_at(loc[:-1])
-        near = difflib.get_close_matches(str(loc[-1]), valid, n=1, cutoff=0.5)
-        parent = ".".join(map(str, loc[:-1]))
-        best = ".".join(filter(None, (parent, near[0]))) if near else None
-        return f"unknown key {where!r}" + (f", did you mean {best!r}?" if best else f" (valid: {', '.join(valid)})")
-    if item["type"] == "missing":
-        return f"missing key {where!r}"
-    message = item["msg"].removeprefix("Value error, ")
-    if item["type"] == "model_type":
-        message = "input should be a section with keys of its own"
-    got = item["input"]
-    shown = "" if isinstance(got, dict | list) else f" (got {got!r})"
-    return f"{where}: {message[:1].lower()}{message[1:]}{shown}" if where else message
-
-
-def _keys_at(loc: Sequence[str | int]) -> list[str]:
-    """The valid keys of the settings model at ``loc``."""
-    model: Any = RunConfig
-    for part in loc:
-        if isinstance(part, int) or not hasattr(model, "model_fields"):
-            continue
-        field = model.model_fields.get(part)
-        model = next(iter(_models_in(field.annotation)), None) if field else None
-    return list(model.model_fields) if hasattr(model, "model_fields") else []
-
-
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for part in get_args(annotation):
-        yield from _models_in(part)
+@contextmanager
+def _as_usage() -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise UsageError(str(error), error.remedy) from error

@@ -151,7 +151,8 @@ def gather(config: RunConfig, hashes: FileHashes, store: Path, wanted: Sequence[
     Raises:
         UsageError, longlora.errors.UserError: one is missing or unreadable, and what to do.
     """
-    from datasets_build.gates.decontaminate import evaluation_files
+    from datasets_build.gates.decontaminate import evaluation_files, texts
+    from datasets_build.imports import pairs
     from datasets_build.imports import source as import_source
     from longlora.evaluation.data import EVALUATION_TEXTS
     from longlora.evaluation.settings import evaluation_paths
@@ -192,9 +193,12 @@ def gather(config: RunConfig, hashes: FileHashes, store: Path, wanted: Sequence[
     for index, item in enumerate(config.dataset.imports if "datasets_build" in wanted else ()):
         # A hub dataset is fetched here, as a hub model is: its content counts, so it has to be known.
         key = f"dataset.imports.{index}.{'path' if item.path else 'hub'}"
-        _add(paths, content, hashes, "datasets_build", f"import-{index}", import_source(item), key)
+        path = import_source(item)
+        _add(paths, content, hashes, "datasets_build", f"import-{index}", path, key)
+        next(pairs(path, item, str(index)))  # a bad one is told before the first stage starts
     evaluation = config.dataset.decontaminate if "datasets_build" in wanted else ()
-    evaluation_files(evaluation)  # a bad one is told before the first stage starts
+    for _, file in evaluation_files(evaluation):
+        next(texts(file), None)  # likewise
     for index, path in enumerate(evaluation):
         _add(paths, content, hashes, "datasets_build", f"decontaminate-{index}", path, f"dataset.decontaminate.{index}")
     for index, path in enumerate(config.evaluate.texts):

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from benchmarks.datasets_bench.common import Bench, Built, Part
+from benchmarks.datasets_bench.common import Bench, Part
 
 _LENGTHS = (8192, 16384, 32768)
 _NEAR = 0.9  # a row this near below a length is one of that length
@@ -34,7 +34,7 @@ def _lengths(part: Part, bench: Bench, name: str, files: list[Path]) -> None:
     for length in _LENGTHS:
         note = f"{_NEAR * length:,.0f} to {length:,} tokens"
         part.add(f"{name}: rows of {length}", near[length], least=20, note=note)
-    part.add(f"{name}: at one of the lengths, %", 100 * near.total() / len(rows), note=_apart(built))
+    part.add(f"{name}: at one of the lengths, %", 100 * near.total() / len(rows), note=_apart(rows))
     documents = Counter(len(row["doc_ids"]) for row in rows)
     part.add(
         f"{name}: documents in a row, most", max(documents), note=f"{rows and documents[1]} rows show one document"
@@ -46,7 +46,6 @@ def _lengths(part: Part, bench: Bench, name: str, files: list[Path]) -> None:
     part.data[name] = {"tasks": dict(tasks), "rejects": built.metrics["rejects"]}
 
 
-def _apart(built: Built) -> str:
-    rows = list(built.rows("task", "n_tokens"))
+def _apart(rows: list[dict[str, Any]]) -> str:
     far = [r for r in rows if not any(_NEAR * length <= r["n_tokens"] <= length for length in _LENGTHS)]
     return "the others: " + ", ".join(f"{t} {n}" for t, n in Counter(r["task"] for r in far).most_common(5))

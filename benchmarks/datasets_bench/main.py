@@ -15,6 +15,7 @@ BENCHMARK = Benchmark(
     {
         "papers": "rows of seventeen papers: how many, of what, and whether their answers stand on the pages they cite",
         "books": "rows of 8k, 16k and 32k tokens",
+        "gates": "planted defects caught with their reasons, and LongAlpaca's form taken over row for row",
         "learning": "a model trained on the set, asked about papers it has not seen",
         "scale": "10,000 documents to 12,000 rows, and one document more",
     },

@@ -29,6 +29,9 @@ def run(bench: Bench) -> Part:
     part.add("rows", len(rows), note=f"of {len(pdfs)} papers, {several} of them beside other papers")
     distinct = {(row["doc_ids"][0], row["task"], row["output"]) for row in rows}
     part.add("distinct (document, task, answer)", len(distinct), least=400)
+    answers = {(row["doc_ids"][0], row["output"]) for row in rows}
+    note = "multi_document asks again, beside other papers, what other recipes ask of one"
+    part.add("distinct (document, answer)", len(answers), least=400, note=note)
     part.add("recipes", len(tasks), least=10, note=", ".join(f"{t} {n}" for t, n in tasks.most_common()))
     part.add("biggest task, %", 100 * max(tasks.values()) / len(rows), most=25)
     lengths = sorted(row["n_tokens"] for row in rows)

@@ -3,6 +3,9 @@
 The convention is 13 words in a row (GPT-3, Llama 2), whatever case and punctuation. It finds copies, not
 paraphrases. Every word of a row is looked up in the vocabulary of the evaluation files; only runs all of whose words
 are in it are hashed and looked up, and a hit is compared word by word. So a row costs little more than splitting it.
+
+A question or an answer with fewer words is looked for as a whole, down to ``WHOLE_WORDS``; with fewer still it is a
+phrase that anyone might have written, and is counted as not looked for.
 """
 
 from __future__ import annotations
@@ -23,9 +26,10 @@ import numpy as np
 from pdf2txt.errors import UserError
 from pdf2txt.units import Units, digest
 
-NGRAMS_VERSION = 1  # raised when the same files give another index
+NGRAMS_VERSION = 2  # raised when the same files give another index
 SUFFIXES = (".txt", ".md", ".json", ".jsonl", ".parquet", ".csv")
 KIND = "ngrams"  # of the index's unit
+WHOLE_WORDS = 8
 _WORD = re.compile(r"\w+")
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so that the polynomial hash loses nothing
 
@@ -130,30 +134,38 @@ def build_index(files: Sequence[tuple[str, Path]], n: int) -> bytes:
     ids: list[np.ndarray] = []
     starts: list[int] = []
     places: list[list[Any]] = []  # [file name, record]
-    total = 0
+    total = seen = short = 0
     for name, path in files:
         for record, text in texts(path):
             words = _WORD.findall(text.casefold())
-            if len(words) < n:
+            seen += bool(words)
+            if len(words) < min(n, WHOLE_WORDS):
+                short += bool(words)
                 continue
             ids.append(np.array([number_of.setdefault(w, len(number_of)) for w in words], dtype="<i4"))
             starts.append(total)
             places.append([name, record])
             total += len(words)
     known = np.concatenate(ids) if ids else np.zeros(0, "<i4")
-    at = [np.arange(start, start + len(part) - n + 1) for start, part in zip(starts, ids, strict=True)]
-    positions = np.concatenate(at) if at else np.zeros(0, np.int64)
-    hashes = _hashes(known, n)[positions]
-    hashes, first = np.unique(hashes, return_index=True)
+    runs: dict[int, list[np.ndarray]] = {}  # words of a run -> where such runs start
+    for start, part in zip(starts, ids, strict=True):
+        length = min(n, len(part))
+        runs.setdefault(length, []).append(np.arange(start, start + len(part) - length + 1))
+    tables = {}
+    for length, at in sorted(runs.items()):
+        positions = np.concatenate(at)
+        hashes, first = np.unique(_hashes(known, length)[positions], return_index=True)
+        tables[length] = [hashes.astype("<u8").tobytes(), positions[first].astype("<i8").tobytes()]
     return msgpack.packb(
         {
-            "n": n,
             "words": list(number_of),
             "text": known.tobytes(),
-            "hashes": hashes.astype("<u8").tobytes(),
-            "positions": positions[first].astype("<i8").tobytes(),
+            "runs": tables,
             "starts": starts,
             "places": places,
+            "texts": seen,
+            "too_short": short,
+            "min_words": min(n, WHOLE_WORDS),
         }
     )
 
@@ -181,32 +193,49 @@ class Index:
         data = self.units.get(self.key)
         if data is None:
             raise FileNotFoundError(f"unit {self.units.path(self.key)} vanished during the build")
-        value = msgpack.unpackb(data)
+        value = msgpack.unpackb(data, strict_map_key=False)
         value["number"] = {word: i for i, word in enumerate(value["words"])}
-        for name, kind in (("text", "<i4"), ("hashes", "<u8"), ("positions", "<i8")):
-            value[name] = np.frombuffer(value[name], dtype=kind)
+        value["text"] = np.frombuffer(value["text"], "<i4")
+        value["runs"] = {
+            length: (np.frombuffer(hashes, "<u8"), np.frombuffer(positions, "<i8"))
+            for length, (hashes, positions) in value["runs"].items()
+        }
         return value
+
+    def statistics(self) -> dict[str, int]:
+        """Texts of the evaluation files, and how many are too short to be looked for."""
+        return {name: self._data[name] for name in ("texts", "too_short", "min_words")}
+
+    def warning(self) -> str:
+        """What a person should know of an index that finds nothing, whatever the rows; "" of any other."""
+        n = self.statistics()
+        if n["too_short"] < n["texts"]:
+            return ""
+        return (
+            f"dataset.decontaminate finds nothing: the evaluation files have {n['texts']} texts, none of "
+            f"{n['min_words']} words or more"
+        )
 
     def hit(self, text: str) -> str:
         """Where a run of words of ``text`` stands in the evaluation files, and the run; "" if nowhere."""
         data = self._data
-        n, number = data["n"], data["number"]
         words = _WORD.findall(text.casefold())
-        if len(words) < n or not len(data["hashes"]):
+        if not data["runs"] or len(words) < min(data["runs"]):
             return ""
-        get = number.get
+        get = data["number"].get
         ids = np.fromiter((get(w, -1) for w in words), dtype=np.int32, count=len(words))
         unknown = np.concatenate([[0], np.cumsum(ids < 0)])
-        whole = np.flatnonzero(unknown[n:] == unknown[:-n])  # starts of runs of known words
-        if not len(whole):
-            return ""
-        hashes = _hashes(ids, n)[whole]
-        found = np.searchsorted(data["hashes"], hashes)
-        found[found == len(data["hashes"])] = 0
-        for k in np.flatnonzero(data["hashes"][found] == hashes):
-            start, position = int(whole[k]), int(data["positions"][found[k]])
-            if np.array_equal(ids[start : start + n], data["text"][position : position + n]):
-                place = int(np.searchsorted(data["starts"], position, side="right")) - 1
-                name, record = data["places"][place]
-                return f"{name}{f', record {record}' if record else ''}: “{' '.join(words[start : start + n])}”"
+        for n, (known, positions) in sorted(data["runs"].items(), reverse=True):  # the longest says most
+            whole = np.flatnonzero(unknown[n:] == unknown[:-n]) if len(words) >= n else ()  # runs of known words
+            if not len(whole):
+                continue
+            hashes = _hashes(ids, n)[whole]
+            found = np.searchsorted(known, hashes)
+            found[found == len(known)] = 0
+            for k in np.flatnonzero(known[found] == hashes):
+                start, position = int(whole[k]), int(positions[found[k]])
+                if np.array_equal(ids[start : start + n], data["text"][position : position + n]):
+                    place = int(np.searchsorted(data["starts"], position, side="right")) - 1
+                    name, record = data["places"][place]
+                    return f"{name}{f', record {record}' if record else ''}: “{' '.join(words[start : start + n])}”"
         return ""

@@ -10,6 +10,7 @@ from datasets_build.gates import near
 from datasets_build.gates.base import GATES, Finding, GateError, Level, row_name
 from datasets_build.gates.scan import RowScan, TextScan
 from datasets_build.gates.settings import GatesSettings
+from datasets_build.gates.sketch import Sketches
 from datasets_build.rejects import Rejects
 from datasets_build.rows import IMPORT_TASK
 from datasets_build.select import Entry, drop_duplicates
@@ -32,6 +33,8 @@ class Keeper:
         self.signatures: dict[str, bytes] = {}  # doc_id -> signature of its text
         self.clusters = near.Clusters()  # of documents and import groups
         self.near_documents: list[tuple[str, str]] = []
+        self.imported_texts = Sketches(())
+        self.quoted: list[tuple[str, str]] = []  # (doc_id, group of imported rows that hold its text)
         self.dropped_documents: set[str] = set()
         self.hits: dict[str, str] = {}  # doc_id -> where its text stands in the evaluation files
 
@@ -50,6 +53,12 @@ class Keeper:
         self.signatures[doc_id] = scan.signature
         if scan.hit:
             self.hits[doc_id] = scan.hit
+        self.quoted += [(doc_id, group) for group in dict.fromkeys(self.imported_texts.sharing(scan.sketch))]
+
+    def take_imported(self, entries: Sequence[Entry]) -> None:
+        """The imported rows, before the first document: a document whose text they hold goes to their split."""
+        found = ((e.group, self.scans[e.unit, e.position].sketch) for e in entries)
+        self.imported_texts = Sketches((group, data) for group, data in found if data)
 
     def wanted_language(self, code: str) -> bool:
         """Whether a document in this language is wanted (by pdf2txt's finding, "" where it found none)."""
@@ -69,6 +78,9 @@ class Keeper:
             GateError: a gate at level error found something.
         """
         self._near_documents()
+        for doc_id, group in self.quoted:
+            if doc_id not in self.dropped_documents:
+                self.clusters.join(doc_id, group)
         self._evaluation_documents()
         self.stop_at_errors()
 

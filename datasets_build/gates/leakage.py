@@ -12,8 +12,9 @@ class Leakage:
     """No split group, document or near duplicate of one is in both splits, and no id occurs twice."""
 
     def __init__(self, near: Iterable[tuple[str, str]] = ()) -> None:
+        """``near``: pairs of documents, or of a document and a split group, with the same text."""
         self.finding = Finding("split-leakage", "error")
-        self.near = list(near)  # pairs of documents
+        self.near = list(near)
         self.split_of: dict[str, str] = {}
         self.ids: set[str] = set()
 
@@ -34,7 +35,7 @@ class Leakage:
         """
         for a, b in self.near:
             if self.split_of.get(a, "") != self.split_of.get(b, self.split_of.get(a, "")) and a in self.split_of:
-                self.finding.add(f"documents {a} and {b} are near duplicates, in different splits")
+                self.finding.add(f"{a} and {b} have the same text, in different splits")
         if self.finding.found:
             remedy = "a defect of the builder: please report it, with the run file"
             raise GateError("split-leakage", self.finding.found, self.finding.examples, remedy)

@@ -18,11 +18,12 @@ from datasets_build.build import Unit
 from datasets_build.gates import language, near, pii, rows
 from datasets_build.gates.decontaminate import Index
 from datasets_build.gates.settings import GatesSettings
+from datasets_build.gates.sketch import SKETCH_VERSION, sketch
 from datasets_build.packs import Packs
-from datasets_build.rows import FROM_IMPORT, Row, row_id
+from datasets_build.rows import FROM_IMPORT, Row, long_lines, row_id
 from pdf2txt.units import Units, digest
 
-SCAN_VERSION = 2  # raised when the same rows give another scan
+SCAN_VERSION = 3  # raised when the same rows give another scan
 KIND = "gates"  # of the units
 
 Measure = Callable[[str, str], int]  # (instruction, output) -> tokens
@@ -37,6 +38,7 @@ class RowScan:
     signature: bytes
     hit: str  # where it stands in the evaluation files
     language: str
+    sketch: bytes  # of an imported row with a text in it
     pii: tuple[tuple[str, int], ...]  # (kind, how many)
 
 
@@ -54,6 +56,7 @@ class TextScan:
 
     signature: bytes
     hit: str  # where it stands in the evaluation files
+    sketch: bytes  # where imports have texts
 
 
 @dataclass
@@ -66,6 +69,7 @@ class Scanner:
     units: Units
     index: Index | None = None
     tokenizer: str = ""  # digest; masked rows are measured anew
+    sketches: bool = False  # of documents: where there is something to compare them with
     masks: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -77,7 +81,8 @@ class Scanner:
 
     def text_key(self, text_digest: str) -> str:
         """Identity of a text's scan."""
-        return digest("text", SCAN_VERSION, near.NEAR_VERSION, self._evaluation, text_digest)
+        sketched = [SKETCH_VERSION] if self.sketches else []
+        return digest("text", SCAN_VERSION, near.NEAR_VERSION, *sketched, self._evaluation, text_digest)
 
     def text(self, text_digest: str, text: Callable[[], str]) -> tuple[TextScan, bool]:
         """The scan of a text, and whether it was there; ``text`` is only asked where it was not."""
@@ -86,15 +91,16 @@ class Scanner:
         if data is not None:
             return TextScan(*msgpack.unpackb(data)), True
         words = text()
-        scan = TextScan(near.text_signature(words), self.index.hit(words) if self.index else "")
-        self.units.put(key, msgpack.packb([scan.signature, scan.hit]))
+        hit = self.index.hit(words) if self.index else ""
+        scan = TextScan(near.text_signature(words), hit, sketch(words) if self.sketches else b"")
+        self.units.put(key, msgpack.packb([scan.signature, scan.hit, scan.sketch]))
         return scan, False
 
     def key(self, name: str) -> str:
         """Identity of the scan of a pack: everything that can change what it finds."""
         s = self.settings
         looks = [bool(s.languages), list(s.pii), s.phone_region, s.level("pii") in ("mask", "off"), self.masks]
-        versions = [SCAN_VERSION, near.NEAR_VERSION, pii.PII_VERSION]
+        versions = [SCAN_VERSION, near.NEAR_VERSION, pii.PII_VERSION, SKETCH_VERSION]
         return digest("rows", versions, looks, self.max_tokens, self._evaluation, self.tokenizer, name)
 
     def has(self, name: str) -> bool:
@@ -152,6 +158,7 @@ class Scanner:
             b"\0" * 4 * near.PERMUTATIONS if broken else near.row_signature(row),
             self.index.hit(text) if self.index and text else "",
             language.row_language(text) if s.languages and foreign else "",
+            sketch(row["instruction"]) if foreign and long_lines(row["instruction"]) else b"",
             sorted(counted.items()),
         ]
 

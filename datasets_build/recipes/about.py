@@ -17,8 +17,9 @@ QUESTIONS = (
     "What does the text say about {topic}? Answer with the whole paragraph.",
 )
 MIN_WORDS, MAX_WORDS = 25, 170
-_NO_NOUN = ("able", "ed", "ful", "ible", "ing", "ous")  # endings of what seldom names a thing
+_NO_NOUN = ("able", "ed", "ful", "ible", "ical", "ing", "onal", "ous")  # endings of what seldom names a thing
 _WORD = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*")
+_LAST_WORD = re.compile(r"(\w+) $")
 # Words that make a phrase no name of a topic.
 _EMPTY_WORDS = """
     a about above after again against all almost along already also although always am among an and another any
@@ -37,10 +38,27 @@ _EMPTY_WORDS = """
     until up upon us use used useful uses using very want wanted was way we well went were what when where
     whether which while who whole whom whose why will with within without work would year years yet you your
 """
-_EMPTY = frozenset(_EMPTY_WORDS.split())
+# Verbs of texts about their work, and words of old books.
+_MORE_EMPTY_WORDS = """
+    afterwards allow allows apply applies available called came come compare compares describe describes develop
+    develops does each enable enables hath having herein implement implements implies imply introduce introduces
+    involve involves learn mention mentions mine neither nobody none nor nothing offer offers ours present presents
+    promote promotes propose proposes require requires respectively said sent shook sometimes somebody someone
+    support supports teach thee thence thine thou thy tell thus unto upon wilt ye yours
+"""
+_EMPTY = frozenset([*_EMPTY_WORDS.split(), *_MORE_EMPTY_WORDS.split()])
+# What stands before a noun, in the languages that do not write nouns large.
+_BEFORE_NOUN_WORDS = """
+    a an and any both by each every for four from her his in into its many most my no of on or our several some such
+    that the their these this those three two with your
+    au aux d de des du en et l la le les leur sa ses son un une
+    con del dei della di e el gli i il las lo los nel por su sus un una uno y
+    das dem den der des die ein eine einem einen einer im mit und von
+"""
+_BEFORE_NOUN = frozenset(_BEFORE_NOUN_WORDS.split())
 
 
-@recipe("about", version=1)
+@recipe("about", version=2)
 def about(reading: Reading, rng: Random) -> Iterator[Found]:
     """One question per paragraph that names something twice which no other passage names."""
     some = False
@@ -83,7 +101,25 @@ def topics_of(passage: Passage, reading: Reading) -> list[str]:
                 continue
             whole = re.compile(rf"(?<!\w){re.escape(key)}(?!\w)")
             here = sum(1 for _ in whole.finditer(folded))
-            if here >= 2 and reading.folded.count(key) == here:
+            if here >= 2 and reading.folded.count(key) == here and _names_something(whole, passage.text):
                 found[key] = phrase
     # Of phrases within one another the longest.
     return [p for key, p in sorted(found.items()) if not any(key != other and key in other for other in found)]
+
+
+def _names_something(phrase: re.Pattern[str], text: str) -> bool:
+    """Whether ``phrase`` is used as a name: always written large, or once after an article or its like.
+
+    And not always with more of the name after it: of "practical computational chemistry" two words name nothing.
+    """
+    small = text.casefold()
+    if len(small) != len(text):
+        return False  # folding has moved the places
+    uses = list(phrase.finditer(small))
+    after = [_WORD.match(small, m.end() + 1) if small[m.end() : m.end() + 1] == " " else None for m in uses]
+    if all(word and len(word.group()) > 2 and word.group() not in _EMPTY for word in after):
+        return False
+    if all(word.group()[0].isupper() for m in uses for word in _WORD.finditer(text, m.start(), m.end())):
+        return True
+    before = (_LAST_WORD.search(small[: m.start()]) for m in uses)
+    return any(word is not None and word.group(1) in _BEFORE_NOUN for word in before)

@@ -28,7 +28,7 @@ _CAPTION = re.compile(
 MIN_WORDS, MAX_WORDS = 3, 100
 
 
-@recipe("caption", version=2)
+@recipe("caption", version=3)
 def caption(reading: Reading, rng: Random) -> Iterator[Found]:
     """One question per caption whose label occurs once as a label."""
     found = []
@@ -37,7 +37,9 @@ def caption(reading: Reading, rng: Random) -> Iterator[Found]:
         if match:
             label, kind, number = match.groups()
             same = f"{kind.casefold()[:3]} {number}"  # Figure 3, Fig. 3, Figure3
-            found.append((passage, label, same, passage.text[match.end() :]))
+            text = passage.text[match.end() :]
+            again = _CAPTION.match(text) or re.match(rf"{re.escape(label)}\s+(?=[A-Z])", text)
+            found.append((passage, label, same, text[again.end() :] if again else text))  # "Figure 1: Figure 1 The ..."
     labels = Counter(same for _, _, same, _ in found)
     texts = Counter(text for *_, text in found)
     if not found:

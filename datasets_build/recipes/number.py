@@ -31,14 +31,14 @@ _VALUE = re.compile(
 # Counters of the text itself (Figure 12, page 3, [14], et al. 2016) say nothing about its matter.
 _LABEL_BEFORE = re.compile(
     r"(?:\b(?:fig(?:ure|s|ures)?|tab(?:le|les)?|sec(?:tion|tions|t)?|eq(?:uation|uations|s)?|chapters?|ch|appendix|"
-    r"listing|algorithm|steps?|pages?|pp?|no|nos|vol|volume|issue|parts?|ref|version|v|al|items?|lines?|rows?|columns?)"
+    r"listing|algorithm|steps?|pages?|pp?|no|nos|vol|volume|issue|parts?|ref|version|v|al|items?|lines?|rows?|columns?|numbers?|license|licence|flat|room)"
     r"\.?\s*\(?|\[)$",
     re.IGNORECASE,
 )
 _CITATION_BEFORE = re.compile(r"\([^()]*[A-Z][^()]*,\s*(?:\d{4}[a-z]?,\s*)*$|[A-Z]\w+ \($|\bin \($")
 
 
-@recipe("number", version=2)
+@recipe("number", version=3)
 def number(reading: Reading, rng: Random) -> Iterator[Found]:
     """One question per telling figure that the document states once.
 

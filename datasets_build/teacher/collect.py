@@ -19,7 +19,7 @@ from datasets_build.packs import Filed, Packs
 from datasets_build.teacher import frames
 from datasets_build.teacher.asking import Asking, Client, Unanswered
 from datasets_build.teacher.calls import Usage
-from datasets_build.teacher.dialogue import Dialogue, Lengths, Outcome, Subject
+from datasets_build.teacher.dialogue import Dialogue, Outcome
 from datasets_build.teacher.limits import Stopped
 from datasets_build.teacher.pairs import pair_up
 from datasets_build.teacher.prompts import PROMPTS_VERSION
@@ -28,6 +28,7 @@ from datasets_build.teacher.recipes import TEACHER_RECIPES, TeacherRecipe
 from datasets_build.teacher.report import Account
 from datasets_build.teacher.responses import KIND as RESPONSES
 from datasets_build.teacher.settings import TeacherSettings
+from datasets_build.teacher.subject import Lengths, Subject
 from pdf2txt.units import digest
 
 COLLECT_VERSION = 1  # raised when the same replies give other rows
@@ -57,7 +58,7 @@ def identity(settings: TeacherSettings, model: str) -> dict[str, Any]:
     """What of the teacher decides its rows: the model and how it is asked, not where it is."""
     fields = type(settings).model_fields
     speed = {name for name, f in fields.items() if (f.json_schema_extra or {}).get("digest") is False}  # type: ignore[union-attr]
-    kept = settings.model_dump(mode="json", exclude=speed | {"model", "local"})
+    kept = settings.model_dump(mode="json", exclude=speed | {"model", "local", "license"})
     return {"model": model, "prompts": PROMPTS_VERSION, "collect": COLLECT_VERSION, **kept}
 
 
@@ -116,6 +117,7 @@ class Collector:
         self.asking: Asking | None = None
         self.last: Subject | None = None
         self.not_asked = self.done = self.total = 0
+        self.stopped = ""  # what to do about a teacher that was asked no more
 
     def run(self) -> Iterator[TeacherUnit]:
         """The units by document and recipe, pairs last. One that could not be finished holds the rows there are.
@@ -188,7 +190,7 @@ class Collector:
         s = self.job.settings
         return digest(
             ["teacher", recipe.name, recipe.version, per_document, identity(self.teacher, self.model)],
-            [s.seed, s.template, s.max_tokens, s.min_tokens, s.fill, s.license, self.job.tokenizer_digest],
+            [s.seed, s.template, s.max_tokens, s.min_tokens, s.fill, self.job.tokenizer_digest],
             [layout.ONE, frames.TWO],
             subject.content,
         )
@@ -271,9 +273,11 @@ class Collector:
         self.report("progress", done=self.done, total=self.total, unit="teacher tasks", calls=calls)
 
     def _tell_stop(self, stopped: Stopped) -> None:
-        todo = "raise dataset.teacher.budget (--budget) and run again" if stopped.reason == "budget" else "run again"
+        where = self.teacher.base_url or "the model"
+        todo = "raise dataset.teacher.budget (--budget)" if stopped.reason == "budget" else f"see that {where} answers"
+        self.stopped = f"the teacher was asked no more ({stopped.reason}): {todo} and run again"
         self.report(
             "transient",
             message=f"teacher stopped ({stopped.reason}): {stopped}. {self.not_asked} rows were not finished; {todo} "
-            "to go on: no answered call is repeated",
+            "and run again to go on: no answered call is repeated",
         )

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from random import Random
 from typing import Any, TypeVar
 
 from datasets_build.build import Job
 from datasets_build.layout import ONE, SEPARATOR
-from datasets_build.measure import Measure
 from datasets_build.reading import Reading
 from datasets_build.recipes.base import Reject, shuffled
 from datasets_build.rows import Row, make_row
@@ -23,6 +20,7 @@ from datasets_build.teacher.frames import TWO
 from datasets_build.teacher.quotes import Shown, folded
 from datasets_build.teacher.recipes import MIN_WORDS, TeacherRecipe, words
 from datasets_build.teacher.replies import Junk, parse_object, string, strings, truth
+from datasets_build.teacher.subject import Subject
 from datasets_build.window import Window, fit, shrink
 from pdf2txt.units import digest
 
@@ -43,50 +41,6 @@ class Rejected(Exception):
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason)
         self.reject = Reject(reason, detail)
-
-
-class Lengths:
-    """The target model's tokenizer, for several threads: it serves one at a time. Loaded when first asked."""
-
-    def __init__(self, measure: Callable[[], Measure]) -> None:
-        self.measure = measure
-        self.lock = threading.Lock()
-
-    def row(self, instruction: str, output: str) -> int:
-        """Tokens of a row."""
-        with self.lock:
-            return self.measure().row(instruction, output)
-
-    def passages(self, reading: Reading) -> list[int]:
-        """Tokens of each passage, its separator included."""
-        with self.lock:
-            measure = self.measure()
-            return [n + measure.separator for n in measure.texts([p.text for p in reading.passages])]
-
-
-class Subject:
-    """What the questions are about: one document, or two. Shared by all its dialogues."""
-
-    def __init__(self, readings: tuple[Reading, ...], lengths: Lengths) -> None:
-        self.readings = readings
-        self.lengths = lengths
-        self.lock = threading.Lock()
-        self.known: list[list[int]] = []
-
-    @cached_property
-    def content(self) -> list[str]:
-        return [reading.content_digest for reading in self.readings]
-
-    @cached_property
-    def doc_ids(self) -> tuple[str, ...]:
-        return tuple(reading.document.doc_id for reading in self.readings)
-
-    def counts(self) -> list[list[int]]:
-        """Tokens of each passage of each document."""
-        with self.lock:
-            if not self.known:
-                self.known = [self.lengths.passages(reading) for reading in self.readings]
-            return self.known
 
 
 @dataclass
@@ -166,14 +120,12 @@ class Dialogue:
         if self.teacher.closed_book and self.recipe.kinds:
             self._closed_book(question, answer)
         documents = [reading.document for reading in self.subject.readings]
-        own, its = self.settings.license, self.teacher.license
         return make_row(
             instruction=view.instruction,
             output=answer,
             task=self.recipe.name,
             n_tokens=n_tokens,
             source_sha256=documents[0].sha256,
-            license=own if its in (None, own) else f"{own} AND {its}",
             answer_source=f"teacher:{self.teacher.name}",
             split_group=documents[0].doc_id,
             doc_ids=self.subject.doc_ids,

@@ -18,6 +18,7 @@ from datasets_build.gates.base import GATES, GateError
 from datasets_build.gates.leakage import Leakage
 from datasets_build.gates.rows import problems
 from datasets_build.gates.settings import KINDS, GatesSettings
+from datasets_build.gates.sketch import Sketches, sketch
 from datasets_build.rows import PLANTED, make_row
 from datasets_build.settings import DatasetSettings
 from pdf2txt.errors import UserError
@@ -170,7 +171,7 @@ def test_near_duplicate_documents_are_no_company(build) -> None:
 def test_a_planted_answer_stands_in_its_context_and_has_no_evidence() -> None:
     row = make_row(
         instruction="The code is 77. What is the code?", output="77", task="needle", n_tokens=9, source_sha256="0",
-        license="unknown", answer_source=PLANTED, split_group="a", doc_ids=("a", "b"),
+        answer_source=PLANTED, split_group="a", doc_ids=("a", "b"),
     )  # fmt: skip
     assert not list(problems(row, 100))
     for wrong in ({"output": "78"}, {"evidence": [{"doc_id": "a", "page": 1, "box": None}]}):
@@ -186,7 +187,7 @@ def test_leakage_names_the_rows() -> None:
     with pytest.raises(GateError) as caught_:
         leakage.finish()
     assert "row 3 (task t, documents ['c']): c is in both splits" in str(caught_.value)
-    assert "documents a and b are near duplicates, in different splits" in str(caught_.value)
+    assert "a and b have the same text, in different splits" in str(caught_.value)
 
 
 def test_language(build, tmp_path: Path) -> None:
@@ -219,6 +220,59 @@ def test_documents_that_hold_evaluation_text_are_not_trained_on_as_text(build, t
     splits = json.loads((built.output / "splits.json").read_text())
     assert marked.doc_id not in splits and len(splits) == len(TOPICS)
     assert not any(marked.doc_id in r["doc_ids"] for r in built.rows())
+
+
+def test_short_evaluation_texts_are_looked_for_as_a_whole(build, tmp_path: Path) -> None:
+    """Questions and answers are; a phrase of a few words is not, and the card says how many those are."""
+    questions = ["Our first visit took place on 14 March 1987,", "took place", "no paper has a word of this at all"]
+    (tmp_path / "qa.jsonl").write_text("".join(json.dumps({"q": q}) + "\n" for q in questions))
+    built = build(recipes=["quote", "number"], decontaminate=[tmp_path / "qa.jsonl"], validation_share=0,
+                  gates={"levels": {"decontamination": "warn"}})  # fmt: skip
+    found = gate(built, "decontamination")
+    assert found["found"] and all("qa.jsonl, record 1: “our first visit" in example for example in found["examples"])
+    stats = json.loads((built.output / "stats.json").read_text())
+    assert stats["decontamination"] == {"texts": 3, "too_short": 1, "min_words": 8}
+    assert "looked for 2 of the 3 texts" in (built.output / "README.md").read_text()
+
+    (tmp_path / "words.csv").write_text("answer\nyes\nno\n")
+    built = build(recipes=["title"], decontaminate=[tmp_path / "words.csv"])
+    assert any("decontaminate finds nothing" in f["message"] for e, f in built.events if e == "warning")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_imported_rows_on_a_document_are_in_its_split(build, tmp_path: Path, whole: bool) -> None:
+    """As LongAlpaca beside the papers themselves would be; also where the rows hold a part of each."""
+    texts = {
+        name: " ".join(f"{name}{i} and {name}{i + 7} are words." for i in range(60)) for name in ("ash", "oak", "elm")
+    }
+    documents = [
+        make_document([("title", f"All Words of the {name}"), ("text", text)], name=f"{name}.pdf")
+        for name, text in texts.items()
+    ]
+    rows = [
+        {"instruction": f"{text if whole else text[len(text) // 3 :]}\n\nWhat is {name}?", "output": f"A tree: {name}."}
+        for name, text in texts.items()
+    ]
+    other = {"instruction": f"{'Nothing of the trees is in these words at all. ' * 30}\nWhy?", "output": "No reason."}
+    imports = [written(tmp_path / "rows.json", [*rows, other]) | {"kind": "long"}]
+    for seed in range(3):
+        built = build(documents, recipes=["title"], imports=imports, validation_share=0.4, seed=seed)
+        splits = json.loads((built.output / "splits.json").read_text())
+        imported = {r["output"]: split for split in ("train", "validation") for r in built.rows(split)
+                    if r["task"] == "import"}  # fmt: skip
+        assert "No reason." in imported and set(splits.values()) == {"train", "validation"}
+        for name, document in zip(texts, documents, strict=True):
+            assert imported[f"A tree: {name}."] == splits[document.doc_id]
+
+
+def test_a_sketch_finds_a_part_in_a_whole_whatever_stands_around_it() -> None:
+    words = [f"word{i}" for i in range(4000)]
+    texts = {f"book {i}": " ".join(words[1000 * i : 1000 * (i + 1)]) for i in range(4)}
+    sketches = Sketches((name, sketch(text)) for name, text in texts.items())
+    assert list(sketches.sharing(sketch("Of the author: " + " ".join(words[1100:1500]).upper()))) == ["book 1"]
+    assert list(sketches.sharing(sketch(" ".join(words)))) == list(texts)
+    assert not list(sketches.sharing(sketch(" ".join([*words[:40], *(f"other{i}" for i in range(2000))]))))
+    assert not list(sketches.sharing(sketch("a few words"))) and not list(Sketches(()).sharing(sketch(texts["book 0"])))
 
 
 def test_minimum_counts_can_be_a_warning(build) -> None:

@@ -90,6 +90,11 @@ def test_other_column_names(tmp_path: Path) -> None:
         ('[{"messages": "hello"}]', "row 1, 'messages': a conversation is a str"),
         ('[{"conversations": [{"value": "a"}]}]', "neither role nor from"),
         (b"\xff\xfe\x00[", "not UTF-8"),
+        ('[{"instruction": "Is it?", "output": true}]', "'output' is a bool, not text"),
+        ("", "has no rows"),
+        ("\n\n", "has no rows"),
+        ("[]", "has no rows"),
+        ("instruction,output\n", "has no rows"),
     ],
 )
 def test_bad_files(tmp_path: Path, content: str | bytes, words: str) -> None:
@@ -98,6 +103,43 @@ def test_bad_files(tmp_path: Path, content: str | bytes, words: str) -> None:
     with pytest.raises(UserError, match=words) as caught:
         list(pairs(path, ImportSettings(path=path), "0"))
     assert str(path) in str(caught.value) and caught.value.remedy
+
+
+def test_parquet_that_is_damaged_in_the_middle(tmp_path: Path) -> None:
+    path = tmp_path / "qa.parquet"
+    rows = [{"instruction": f"Question {i}? {i * 7919 % 1009}", "output": f"Answer {i}."} for i in range(600)]
+    pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=300)
+    with pq.ParquetFile(path) as file:
+        start = file.metadata.row_group(1).column(0).data_page_offset
+    data = bytearray(path.read_bytes())
+    data[start : start + 200] = b"\xff" * 200
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="damaged after row ") as caught:
+        list(pairs(path, ImportSettings(path=path), "0"))
+    assert str(path) in str(caught.value) and caught.value.remedy
+
+
+def test_an_empty_cell_of_pandas_is_empty(tmp_path: Path) -> None:
+    path = tmp_path / "qa.jsonl"
+    path.write_text('{"instruction": "Why?", "input": NaN, "output": NaN}\n')
+    assert list(pairs(path, ImportSettings(path=path), "0")) == [(1, "Why?", "")]
+    table = pa.table({"instruction": ["Why?", "How many?"], "output": [float("nan"), 7.0]})
+    pq.write_table(table, tmp_path / "qa.parquet")
+    found = list(pairs(tmp_path / "qa.parquet", ImportSettings(path=tmp_path / "qa.parquet"), "0"))
+    assert found == [(1, "Why?", ""), (2, "How many?", "7.0")]
+
+
+def test_a_row_with_half_a_character_is_a_reject(build, tmp_path: Path) -> None:
+    half = {"instruction": f"half \ud83d char {'word ' * 50}", "output": "Yes."}
+    chat = {"messages": [{"role": "user", "content": "Whole?"}, {"role": "assistant", "content": "No: \udc00"}]}
+    path = write(tmp_path / "qa.jsonl", [ROWS[0], half, chat, ROWS[2]])
+    settings = {"imports": [{"path": str(path)}], "recipes": ["title"], "validation_share": 0.2}
+    built = build(**settings)
+    assert {r["output"] for r in built.rows() if r["task"] == "import"} == {"Blue.", "Seven."}
+    rejects = {r["detail"].split(":")[0]: r for r in built.rejects() if r["reason"] == "not-unicode"}
+    assert set(rejects) == {"row 2", "row 3"} and built.metrics["rejects"]["not-unicode"] == 2
+    assert "half \\ud83d char" in rejects["row 2"]["detail"] and "\\udc00" in rejects["row 3"]["detail"]
+    assert all(build(**settings).reused())
 
 
 def test_missing_file(build, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 
 import pytest
@@ -52,6 +53,22 @@ def test_no_task_is_above_its_share(counts: dict[tuple[str, str], int], share: f
     assert [e for e in rows if e in set(taken)] == taken  # in their old order
     if share == 1:
         assert len(taken) == min(long or len(rows), len(rows))
+
+
+def test_a_mix_may_bound_what_a_teacher_writes() -> None:
+    DatasetSettings.model_validate({"mix": {"tasks": {"paper-qa": 0.2, "title": 3}}})
+    with pytest.raises(ValueError, match=r"no 'paperqa'; there are .*paper-qa"):
+        DatasetSettings.model_validate({"mix": {"tasks": {"paperqa": 0.2}}})
+
+
+def test_a_mix_that_cannot_be_met_is_told(build) -> None:
+    built = build(recipes=["title"], mix={"long": 9000, "short": 3000}, validation_share=0)
+    told = [f["message"] for e, f in built.events if e == "warning"]
+    n = built.metrics["rows"]
+    assert f"dataset.mix.long wants 9000 rows and there are {n}: more come from documents" in told[0]
+    assert "dataset.mix.short wants 3000 rows and there are 0: more come from dataset.imports" in told[1]
+    assert json.loads((built.output / "stats.json").read_text())["mix"]["long"] == {"wanted": 9000, "got": n}
+    assert f"`mix.long` wanted 9000 rows; there were {n}." in (built.output / "README.md").read_text()
 
 
 def test_counts_and_shares_of_tasks_and_sources() -> None:

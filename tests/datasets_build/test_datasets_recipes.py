@@ -316,11 +316,18 @@ def test_topics_are_whole_words_of_one_paragraph() -> None:
             ("text", "Undergraduate students carve spoons. Undergraduate students carve bowls of river ash too."),
             ("text", "River ash is a hard wood. Nobody who has worked with river ash will forget it."),
             ("text", "A sharp knife helps. With a sharp knife, the whole work is done before the evening."),
+            (
+                "text",
+                "The hidden joint holds best. Those who cut a hidden joint twice never cut the hidden joint again.",
+            ),
+            ("text", "Masters praise patience; they praise patience in winter, and say so to whoever will hear it."),
+            ("text", "Good practical carpentry feeds a family, and of practical carpentry the songs tell little."),
         ]
     )
     reading = Reading(document)
+    # No verb with its object, and no name without its end.
     assert [topics_of(p, reading) for p in reading.passages] == [
-        ["Undergraduate students carve"], [], ["sharp knife"],
+        [], [], ["sharp knife"], ["hidden joint"], [], ["practical carpentry"],
     ]  # fmt: skip
 
 

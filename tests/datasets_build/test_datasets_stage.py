@@ -10,6 +10,8 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from handmade import TOPICS, KillingUnits, make_document, paper, write_input
 
@@ -219,6 +221,25 @@ def test_view_and_diff(build) -> None:
         rows(a.output / "data", 1)
 
 
+def test_another_licence_makes_no_row_anew_and_diff_tells(build) -> None:
+    first = build(work="a", recipes=["title", "needle"], license="cc-by-4.0", validation_share=0)
+    second = build(work="b", recipes=["title", "needle"], license="mit", validation_share=0)
+    assert all(second.reused()) and {r["license"] for r in second.rows()} == {"mit"}
+    assert first.metrics["row_digest"] != second.metrics["row_digest"]
+    found = diff(first.output, second.output)
+    assert not found["only_a"] and found["changed"] == {"license": first.metrics["rows"]}
+
+
+def test_the_card_tells_where_answers_come_from_and_of_which_files(build) -> None:
+    built = build(recipes=["title", "needle"], license="cc0-1.0", validation_share=0)
+    by_source = Counter(r["answer_source"] for r in built.rows())
+    card = (built.output / "README.md").read_text()
+    assert set(by_source) == {"document", "planted"}
+    assert f"- `document`, {by_source['document']} rows: the answer stands in the document" in card
+    assert f"- `planted`, {by_source['planted']} rows: the answer stands in a sentence that was put" in card
+    assert all(f"| {paper(t).doc_id} | {t}.pdf | cc0-1.0 |" in card for t in TOPICS)
+
+
 def test_alone_from_the_shell(build, smollm2_dir: Path, tmp_path: Path) -> None:
     built = build(recipes=["title"])
     command = [
@@ -235,6 +256,45 @@ def test_alone_from_the_shell(build, smollm2_dir: Path, tmp_path: Path) -> None:
     assert wrong.returncode == 1 and "what to do" in wrong.stderr and "Traceback" not in wrong.stderr
 
 
+def test_wrong_input_is_told_before_anything_is_built(smollm2_dir: Path, tmp_path: Path, capsys) -> None:
+    write_input(tmp_path / "in", [paper("joinery")])
+    (tmp_path / "bad.json").write_text('[{"instruction": "a"')
+    (tmp_path / "list.yaml").write_text("[1]")
+    (tmp_path / "broken.yaml").write_text("a: [")
+    junk, foreign = tmp_path / "junk" / "documents.parquet", tmp_path / "foreign" / "documents.parquet"
+    for file in (junk, foreign):
+        file.parent.mkdir()
+    junk.write_bytes(b"junk")
+    pq.write_table(pa.table({"text": ["a"]}), foreign)
+
+    def call(*changes: object, documents: Path = tmp_path / "in", model: Path = smollm2_dir) -> str:
+        args = ["--documents", documents, "--model", model, "--out", tmp_path / "out", *changes]
+        assert main([str(a) for a in args]) == 2
+        error = capsys.readouterr().err
+        assert "what to do: " in error and "pydantic" not in error
+        assert not list(tmp_path.glob("out*"))
+        return error
+
+    assert "--documents /nope does not exist" in call(documents=Path("/nope"))
+    assert f"{tmp_path} has no documents.parquet" in call(documents=tmp_path)
+    assert "bad.json has no documents.parquet" in call(documents=tmp_path / "bad.json")
+    assert f"{junk} is not Parquet" in call(documents=junk)
+    assert f"{foreign} was not made by pdf2txt (no column blocks" in call(documents=foreign.parent)
+    assert str(tmp_path / "none") in call(model=tmp_path / "none")
+    assert "no such file" in call("--set", f"imports=[path: {tmp_path}/none.json]")
+    assert "bad.json, line 1" in call("--set", f"imports=[path: {tmp_path}/bad.json]")
+    assert "does not exist" in call("--set", f"decontaminate=[{tmp_path}/none.txt]")
+    assert "evaluation file" in call("--set", f"decontaminate=[{tmp_path}/bad.json]")
+    assert "unknown key 'max_token', did you mean 'max_tokens'?" in call("--set", "max_token=5")
+    assert "did you mean 'gates.similarity'?" in call("--set", "gates.similarty=0.5")
+    assert "max_tokens: " in call("--set", "max_tokens=many")
+    assert "write KEY=VALUE" in call("--set", "max_tokens")
+    assert "no such key" in call("--set", "max_tokens=5", "--set", "max_tokens.x=5")
+    assert "not YAML" in call("--set", "seed=[")
+    for name in ("none.yaml", "list.yaml", "broken.yaml"):
+        call("--settings", tmp_path / name)
+
+
 def test_out_is_never_a_folder_of_something_else(build, smollm2_dir: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     earlier = build(recipes=["title"])
 
@@ -249,7 +309,7 @@ def test_out_is_never_a_folder_of_something_else(build, smollm2_dir: Path, tmp_p
     (papers / "mine.pdf").write_text("x")
     monkeypatch.chdir(papers)
     for out in (str(papers), ".", str(papers / "mine.pdf"), "/"):
-        assert run_into(out) == 1
+        assert run_into(out) == 2
         assert "what to do" in capsys.readouterr().err
     assert (papers / "mine.pdf").read_text() == "x" and not (tmp_path / "papers.work").exists()
 
@@ -263,7 +323,6 @@ def test_out_is_never_a_folder_of_something_else(build, smollm2_dir: Path, tmp_p
 
 
 def test_files_are_as_hugging_face_writes_them(build) -> None:
-    import pyarrow.parquet as pq
     import yaml
 
     built = build(recipes=["title", "quote"])

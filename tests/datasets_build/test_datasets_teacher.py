@@ -55,6 +55,7 @@ def test_rows_stand_on_evidence_in_their_windows(asked) -> None:
     assert Counter(r["reason"] for r in built.rejects())["not-a-book"] == 8
     for row in rows:
         assert row["license"] == "cc0-1.0 AND cc-by-4.0"
+        assert "\nlicense: cc0-1.0 AND cc-by-4.0\n" in (built.output / "README.md").read_text()
         assert row["n_tokens"] <= 1024
         quoted = row["output"].removeprefix("It says this: ")
         assert quoted.split(". ")[0] in " ".join(row["instruction"].split())
@@ -302,3 +303,11 @@ def test_a_small_document_is_rejected_not_asked_about(asked) -> None:
     with TeacherServer() as server:
         built = asked(server, [paper("joinery"), paper("glazing"), tiny], validation_share=0)
     assert Counter(r["reason"] for r in built.rejects() if r["doc_id"] == tiny.doc_id)["no-text"] == 2
+
+
+def test_no_rows_because_nobody_answers_names_the_endpoint(asked) -> None:
+    with TeacherServer() as server:
+        pass
+    with pytest.raises(UserError, match="no rows") as error:
+        asked(server, recipes=["paper-qa"], teacher={"retries": 0})
+    assert f"see that {server.url} answers and run again" in error.value.remedy

@@ -6,9 +6,14 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from datasets_build.rows import COLUMNS
+from datasets_build.view import count, diff, rows
 from datasets_build.view_html import DocumentFile, write_view
+from pdf2txt.errors import UserError
 from pdf2txt.schema import Page
 
 PDFS = Path(__file__).parents[2] / "examples" / "pdfs"
@@ -94,3 +99,36 @@ def test_long_text_is_hidden_once_and_lost_nowhere(tmp_path: Path) -> None:
     shown = re.sub(r"<summary>.*?</summary>|</?(?:pre|details|mark)>", "", page.read_text())
     assert text in shown
     assert page.read_text().count("<details>") == 2
+
+
+def write_dataset(folder: Path, names: tuple[str, ...] = COLUMNS) -> Path:
+    whole = row()
+    file = folder / "data" / "train-00000-of-00001.parquet"
+    file.parent.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist([{name: whole[name] for name in names}]), file)
+    return file
+
+
+def test_a_task_that_the_dataset_lacks(tmp_path: Path) -> None:
+    write_dataset(tmp_path)
+    assert [r["task"] for r in rows(tmp_path, 5, task="number")] == ["number"]
+    with pytest.raises(UserError, match="no rows of task 'numbers', did you mean 'number'") as caught:
+        rows(tmp_path, 5, task="numbers")
+    assert "number" in caught.value.remedy
+
+
+def test_files_that_are_no_dataset_of_ours(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "foreign", ("instruction", "output"))
+    whole = write_dataset(tmp_path / "damaged").read_bytes()
+    file = write_dataset(tmp_path / "mine")
+    for data in (b"junk", whole[: len(whole) // 2], b"PAR1" + b"\xff" * (len(whole) - 200) + whole[-196:]):
+        (tmp_path / "damaged" / "data" / file.name).write_bytes(data)
+        for look in (lambda d: rows(d, 5), lambda d: diff(tmp_path / "mine", d)):
+            with pytest.raises(UserError, match="is not Parquet, or damaged"):
+                look(tmp_path / "damaged")
+    (tmp_path / "damaged" / "data" / file.name).write_bytes(b"junk")
+    with pytest.raises(UserError, match="is not Parquet, or damaged"):
+        count(tmp_path / "damaged")
+    for look in (lambda d: rows(d, 5), lambda d: diff(tmp_path / "mine", d)):
+        with pytest.raises(UserError, match=r"was not built by Longfolio \(no column id"):
+            look(tmp_path / "foreign")

@@ -33,12 +33,14 @@ def longfolio(*args: str | Path, cwd: Path | None = None) -> subprocess.Complete
         (["run", "no-such-recipe"], "no-such-recipe"),
         (["run", "demo", "--store", "/proc/store"], "cannot be written"),
         (["run", "demo", "--set", "model.path=nowhere"], "does not exist"),
+        (["run", "demo", "--set", "dataset.imports=[path: bad.json]"], "bad.json, line 1"),
         (["resume"], "has no runs"),
         (["trace", "something"], "something"),
         (["pdf2txt", "no-such-folder", "--out", "out"], "no-such-folder"),
     ],
 )
 def test_mistake_is_one_message_with_a_remedy_and_exit_code_2(tmp_path: Path, args: list[str], message: str) -> None:
+    (tmp_path / "bad.json").write_text("[{")
     done = longfolio(*args, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr and "do:" in done.stderr

@@ -81,9 +81,13 @@ def test_from_drop_to_undo(small_run: Callable[..., Path], tmp_path: Path, monke
     assert "page 1" in call("dataset", "view", stages["datasets_build"]["path"], "-n", 3, "--text").stdout
 
 
-def test_unknown_in_an_empty_store(tmp_path: Path) -> None:
-    done = call("dataset", "drop", "--doc", "abcdef12", "--store", tmp_path / "store", code=2)
-    assert "no document 'abcdef12'" in done.output
+def test_nothing_to_drop(tmp_path: Path) -> None:
+    assert "no document 'abcdef12'" in call("dataset", "drop", "--doc", "abcdef12", "--store", tmp_path, code=2).output
+    assert "--undo needs --doc" in call("dataset", "drop", "--undo", "--store", tmp_path, code=2).output
+    assert "no document was taken down" in call("dataset", "drop", "--store", tmp_path).output
+    for document in ((), ("--doc", "abcdef12")):
+        done = call("dataset", "drop", *document, "--store", tmp_path / "store", code=2)
+        assert "does not exist" in done.output
     assert not (tmp_path / "store").exists()
 
 

@@ -11,6 +11,7 @@ from flows.digest import digested
 from flows.inputs import FileHashes
 from flows.stages import gather
 from longlora.errors import UserError
+from pdf2txt.errors import UserError as DocumentsError
 
 
 @pytest.fixture
@@ -46,6 +47,32 @@ def test_template_files_count_by_content(external, tmp_path) -> None:
     assert second.content["train"] != first.content["train"]
     assert second.content["datasets_build"] != first.content["datasets_build"]
     assert "template" not in external(template="inst").paths["train"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.json", '[{"instruction": "a",', "not JSON"),
+        ("a.csv", "Name a bird.,Heron.\nName a fish.,Pike.\n", "no field 'instruction'"),
+        ("a.jsonl", '{"q": "a", "a": "b"}\n', "no field 'instruction'"),
+        ("a.json", "[1, 2]", "int instead of an object"),
+        ("a.jsonl", "", "has no rows"),
+        ("folder", None, "import "),
+    ],
+)
+def test_a_bad_import_is_told_before_the_first_stage(external, tmp_path, name, content, words) -> None:
+    path = tmp_path / name
+    path.mkdir() if content is None else path.write_text(content)
+    with pytest.raises(DocumentsError, match=words) as caught:
+        external(dataset={"imports": [{"path": str(path)}]})
+    assert str(path) in str(caught.value) and caught.value.remedy
+
+
+def test_a_bad_evaluation_file_is_told_before_the_first_stage(external, tmp_path) -> None:
+    path = tmp_path / "held.json"
+    path.write_text("[")
+    with pytest.raises(DocumentsError, match="evaluation file"):
+        external(dataset={"decontaminate": [str(path)]})
 
 
 def test_a_template_is_digested_by_name_and_never_by_path() -> None:
