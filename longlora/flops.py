@@ -86,7 +86,7 @@ def attended_pairs(documents: Sequence[int], group: int | None, heads: int, *, w
     Args:
         documents: lengths in tokens.
         group: tokens; None for full causal attention.
-        heads: query heads; the first half is unshifted, the rest shifted by half a group.
+        heads: query heads; the first half is unshifted, the rest shifted by half a group in longer documents.
         wrap: the paper's roll, whose shifted heads have as many whole groups as the others.
     """
     half = heads // 2

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from longlora.errors import UserError
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 Method = Literal["linear", "dynamic", "yarn", "llama3"]
 ORIGINAL = "original_max_position_embeddings"
+SHORTEST = 2048  # tokens; models with RoPE were trained on no shorter texts (Llama 1, Pythia, GPT-J) before extension
 DYNAMIC_WARNING = (
     "RoPE is dynamic: it is trained with the frequencies of the full context length, and used with milder ones on "
     "shorter texts; linear, yarn and llama3 train what they use"
@@ -35,15 +37,67 @@ def window(config: PretrainedConfig) -> int:
 
     A scaled config comes in two conventions. Where the original window is written down and
     ``max_position_embeddings`` is above it, the latter is the extended length (ours; Llama 3.1; Phi-3).
-    Otherwise it is still the original one and the factor extends it (LongLoRA, Vicuna-16k, Qwen 2.5, dynamic
-    NTK).
+    Otherwise it is still the original one and the factor extends it (Qwen 2.5, dynamic NTK).
+
+    Linear scaling without an original window can be either: LongLoRA and Vicuna-16k leave 4,096 beside the factor,
+    LLaMA-2-7B-32K and DeepSeek-Coder have the extended length there. Both compute the same, so nothing tells them
+    apart but a quotient below `SHORTEST`, which no original window is.
+
+    Raises:
+        UserError: no RoPE, or it is open which of the two it is; `settled` takes the answer.
     """
     rope = _parameters(config)
-    length = int(config.max_position_embeddings)
-    original = rope.get(ORIGINAL) or getattr(config, ORIGINAL, None)
+    length, factor = int(config.max_position_embeddings), rope.get("factor", 1.0)
+    original = _original(config, rope)
     if rope["rope_type"] == "default" or (original and length > original):
         return length
-    return round(length * rope.get("factor", 1.0))  # the factor is a rounded quotient: 500 * 2.002
+    if original is None and rope["rope_type"] == "linear" and factor > 1 and length / factor >= SHORTEST:
+        raise UserError(
+            f"this model's config has linear RoPE of factor {factor:g} and max_position_embeddings {length:,}, but not "
+            f"the window before scaling: it handles {length:,} tokens if that was {round(length / factor):,}, "
+            f"{round(length * factor):,} if it was {length:,}",
+            f"set train.base_window to {round(length / factor)} or {length}, as the model's card says, or write "
+            f"{ORIGINAL} into its config.json",
+        )
+    return round(length * factor)  # the factor is a rounded quotient: 500 * 2.002
+
+
+def settled(config: PretrainedConfig, base_window: int | None) -> PretrainedConfig:
+    """A copy of ``config`` that says which window its scaling began with: ``base_window``, or what it says itself.
+
+    Raises:
+        UserError: the config says another one, or no linear scaling leads from there to where it is.
+    """
+    new = copy.deepcopy(config)
+    if base_window is None:
+        return new
+    rope = _parameters(new)
+    length, factor = int(new.max_position_embeddings), rope.get("factor", 1.0)
+    known = _original(new, rope) or (None if rope["rope_type"] == "linear" else length)
+    if known is not None and base_window != known:
+        raise UserError(
+            f"train.base_window is {base_window:,}, but the model's config says {known:,}",
+            "remove train.base_window: it is for configs that leave the window before scaling open",
+        )
+    ratio = length / base_window
+    if (
+        known is None
+        and base_window != length
+        and not (math.isclose(ratio, factor, rel_tol=1e-3) or math.ceil(ratio) == factor)
+    ):
+        raise UserError(
+            f"train.base_window is {base_window:,}, but the model's config has factor {factor:g} and "
+            f"max_position_embeddings {length:,}",
+            f"set it to {round(length / factor)}, or to {length} if that is the window before scaling",
+        )
+    if known is None:
+        setattr(new, ORIGINAL, base_window)
+    return new
+
+
+def _original(config: PretrainedConfig, rope: dict[str, Any]) -> int | None:
+    found = rope.get(ORIGINAL) or getattr(config, ORIGINAL, None)
+    return None if found is None else int(found)
 
 
 def extend(config: PretrainedConfig, context_length: int, method: Method = "linear") -> PretrainedConfig:
@@ -60,12 +114,12 @@ def extend(config: PretrainedConfig, context_length: int, method: Method = "line
             (NTK-aware), yarn (Peng et al. 2309.00071), llama3 (by wavelength, Llama 3.1).
 
     Raises:
-        UserError: no RoPE, a scaling per layer type, or a scaling of another method already there.
+        UserError: no RoPE, a scaling per layer type, a scaling of another method already there, or one that does not
+            say from where it extends (see `window`).
     """
     new = copy.deepcopy(config)
     rope = _parameters(new)
-    current = window(new)
-    if context_length <= current:
+    if context_length <= int(new.max_position_embeddings) or context_length <= (current := window(new)):
         return new
     have = rope["rope_type"]
     if have not in ("default", method):
@@ -74,7 +128,7 @@ def extend(config: PretrainedConfig, context_length: int, method: Method = "line
             f"and {method!r} cannot be put on top",
             f"set train.rope to {have}" if have in get_args(Method) else "use a base model without RoPE scaling",
         )
-    original = rope.get(ORIGINAL) or getattr(new, ORIGINAL, None) or int(new.max_position_embeddings)
+    original = _original(new, rope) or int(new.max_position_embeddings)
     factor = rope.get("factor", 1.0) * context_length / current
     rope = {key: value for key, value in rope.items() if key != "type"}  # the old name of rope_type
     if rope.pop("attention_factor", None) is not None:  # YaRN's, of the old factor; without it, it follows the new one

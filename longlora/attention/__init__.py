@@ -9,7 +9,8 @@
 Every segment is plain causal attention, so cost grows with L·g instead of L². Information crosses a boundary
 of one half of the heads through the other half. ``s2_attn`` cuts a short first segment for the shifted half (as
 the authors' flash code does) and leaks nothing; ``s2_attn_wrap`` rolls by g/2 as the paper does, which lets the
-first g/2 tokens of the shifted heads see the last g/2: it is there for comparison.
+first g/2 tokens of the shifted heads see the last g/2: it is there for comparison. A document of at most g tokens
+is cut by neither.
 
 Outside training (``module.training`` is False) the attention is full, as LongLoRA evaluates.
 

@@ -4,8 +4,8 @@
     heads [H//2, H)    |-g/2-|----g----|----g----|----g----|..|     the same, boundaries moved by g/2
 
 Segments are counted from the start of each document, and padding is in none. A document's result is therefore
-the same alone, padded on either side, or packed with others. No L x L mask is ever built, and no length has to
-be divisible by anything.
+the same alone, padded on either side, or packed with others. One that fits a group is a single segment in both
+halves: it has full attention. No L x L mask is ever built, and no length has to be divisible by anything.
 """
 
 from __future__ import annotations
@@ -47,12 +47,14 @@ def group_tokens(group: float | int, length: int) -> int:
 def segments(length: int, group: int | None, shift: int = 0) -> list[int]:
     """Boundaries of the segments of one document: ``[0, ..., length]``, strictly increasing.
 
+    A document that fits one group is not cut, shifted or not: there is no boundary for the shift to bridge.
+
     Args:
         length: tokens of the document, at least 1.
         group: tokens per segment; None for one segment (full attention).
         shift: length of the first segment (0: an ordinary group), ``group // 2`` for the shifted heads.
     """
-    if group is None:
+    if group is None or length <= group:
         return [0, length]
     return [0, *range(shift or group, length, group), length]
 
@@ -200,9 +202,9 @@ def make_plan(documents: list[list[Span]], length: int, group: int | None, mode:
         documents: of each row, see `document_spans`.
         length: tokens per row, padding included.
         group: tokens per segment, None for full attention.
-        mode: split cuts a half group off the front of the shifted heads' documents, and nothing leaks. wrap rolls
-            each document left by half a group (LongLoRA, Algorithm 1): its first ``group // 2`` tokens then share
-            the last group with its last ones and see them, although they lie in the future.
+        mode: how the shifted heads read a document longer than a group. split cuts a half group off its front, and
+            nothing leaks. wrap rolls it left by half a group (LongLoRA, Algorithm 1): its first ``group // 2`` tokens
+            then share the last group with its last ones and see them, although they lie in the future.
     """
 
     def partition(shift: int) -> Partition:

@@ -15,7 +15,8 @@ def dense_mask(rows, length: int, heads: int, group: int | None, mode: str) -> t
 
     ``rows``: of each row the (start, stop) of its documents. In a document of n tokens, token i of a head belongs
     to the segment i // g. Of the shifted heads, split: (i + g - g // 2) // g; wrap: i is first replaced by its
-    place in the document rolled left by g // 2, which is also the order in which "before" is meant.
+    place in the document rolled left by g // 2, which is also the order in which "before" is meant. A document of at
+    most g tokens is not shifted.
     """
     mask = torch.zeros(len(rows), heads, length, length, dtype=torch.bool)
     for b, documents in enumerate(rows):
@@ -24,11 +25,11 @@ def dense_mask(rows, length: int, heads: int, group: int | None, mode: str) -> t
             for h in range(heads):
                 place = torch.arange(n)
                 segment = place * 0 if group is None else place // group
-                if group is not None and h >= heads // 2 and group > 1:
+                if group is not None and h >= heads // 2 and 1 < group < n:
                     s = group // 2
                     if mode == "split":
                         segment = (place + group - s) // group
-                    elif n > group:
+                    else:
                         place = (place - s) % n
                         segment = place // group
                 same = segment[:, None] == segment[None, :]

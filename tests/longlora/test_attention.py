@@ -201,6 +201,18 @@ def test_wrap_is_the_roll_of_the_paper(length, group):
     assert distance(s2_attention(q, k, v, plan), out) < 1e-12
 
 
+@pytest.mark.parametrize("mode", ["split", "wrap"])
+def test_a_document_that_fits_one_group_has_full_attention(mode):
+    """Alone and beside a longer one; with one token more it is cut."""
+    fits, full = (make_plan([[Span(0, 24), Span(24, 64)]], 64, group, mode) for group in (24, None))
+    seen, all_of_it = seen_by(fits, 4, 64), seen_by(full, 4, 64)
+    assert torch.equal(seen[:, :24], all_of_it[:, :24])
+    assert not torch.equal(seen[0, 24:], all_of_it[0, 24:]) and not torch.equal(seen[3, 24:], all_of_it[3, 24:])
+    alone = make_plan([[Span(0, 1000)]], 1000, 1024, mode)
+    assert alone.uniform and alone.straight.rows == ((Span(0, 1000),),)
+    assert not make_plan([[Span(0, 1025)]], 1025, 1024, mode).uniform
+
+
 # ------------------------------------------------------------------ the parts
 
 
@@ -210,7 +222,7 @@ def test_segments_partition(length, group, shifted):
     cuts = segments(length, group, group // 2 if shifted else 0)
     sizes = [b - a for a, b in pairwise(cuts)]
     assert cuts[0] == 0 and cuts[-1] == length and all(0 < n <= group for n in sizes)
-    first = group // 2 if shifted and group > 1 else group
+    first = group // 2 if shifted and 1 < group < length else group
     assert sizes[0] == min(first, length) and all(n == group for n in sizes[1:-1])
 
 
@@ -218,6 +230,7 @@ def test_segments_of_the_released_flash_code():
     # notes/longlora.md 1.1: N = 16, g = 4 gives [0, 4, 8, 12, 16] and [0, 2, 6, 10, 14, 16]
     assert segments(16, 4) == [0, 4, 8, 12, 16]
     assert segments(16, 4, 2) == [0, 2, 6, 10, 14, 16]
+    assert segments(4, 4, 2) == [0, 4] and segments(5, 4, 2) == [0, 2, 5]  # nothing to bridge in one group
     assert group_tokens(0.25, 16) == 4 and group_tokens(0.25, 9) == 3 and group_tokens(2048, 9) == 2048
 
 
@@ -259,7 +272,7 @@ def test_padding_is_left_out():
     mask = torch.tensor([[0, 0, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0, 0]])
     plan = make_plan(document_spans(2, 7, mask, None), 7, 4)
     cu_seqlens, longest, index = plan.shifted.boundaries("cpu")
-    assert cu_seqlens.tolist() == [0, 2, 5, 7, 8] and longest == 3
+    assert cu_seqlens.tolist() == [0, 2, 5, 8] and longest == 3
     assert index.tolist() == [2, 3, 4, 5, 6, 7, 8, 9]
 
 

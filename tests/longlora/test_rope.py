@@ -9,7 +9,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig, LlamaForCausalLM
 
 from longlora.errors import UserError
-from longlora.rope import extend, hold_dynamic, window
+from longlora.rope import extend, hold_dynamic, settled, window
+from longlora.train.model import make_config
+from longlora.train.settings import TrainSettings
 
 
 def llama(**kwargs):
@@ -64,13 +66,53 @@ def test_long_enough_is_left_alone():
 
 
 def test_longlora_and_llama3_conventions():
-    # LongLoRA's and Vicuna's files keep the original length beside the factor
+    # LongLoRA's and Vicuna's files keep the original length beside the factor; 4096 / 4 is no original window
     old = llama(rope_scaling={"type": "linear", "factor": 4.0})
     assert window(old) == 16384 and extend(old, 32768).rope_parameters["factor"] == 8
     # Llama 3.1: factor 8 is not the ratio of the lengths (16)
     scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     meta = llama(max_position_embeddings=131072, rope_scaling={**scaling, "original_max_position_embeddings": 8192})
     assert window(meta) == 131072 and extend(meta, 262144, "llama3").rope_parameters["factor"] == 16
+
+
+@pytest.mark.parametrize(("base_window", "now", "factor"), [(4096, 16384, 8.0), (16384, 65536, 4.0)])
+def test_linear_without_an_original_window_has_two_readings(base_window, now, factor, tmp_path):
+    """LLaMA-2-7B-32K's convention and LongLoRA's: one answer settles it, for the adapter and the merged model too."""
+    raised = llama(max_position_embeddings=16384, rope_scaling={"type": "linear", "factor": 4.0})
+    for ask in (window, lambda config: extend(config, 32768)):
+        with pytest.raises(UserError, match="16,384 tokens if that was 4,096, 65,536 if it was 16,384") as refused:
+            ask(raised)
+        assert "train.base_window to 4096 or 16384" in refused.value.remedy
+    assert extend(raised, 8192).rope_parameters["factor"] == 4  # long enough either way
+    config = settled(raised, base_window)
+    assert window(config) == now and extend(config, 32768).rope_parameters["factor"] == factor
+    assert extend(config, 131072).rope_parameters["factor"] == 131072 / base_window
+    config.save_pretrained(tmp_path / "same")
+    extend(config, 131072).save_pretrained(tmp_path / "longer")
+    assert window(AutoConfig.from_pretrained(tmp_path / "same")) == now
+    assert window(AutoConfig.from_pretrained(tmp_path / "longer")) == 131072
+    (tmp_path / "config.json").write_text(raised.to_json_string())
+    asked = TrainSettings(base_window=base_window, context_length=32768)
+    assert make_config(tmp_path, asked).rope_parameters["factor"] == factor
+
+
+@pytest.mark.parametrize(
+    ("config", "given", "message"),
+    [
+        (llama(max_position_embeddings=16384, rope_scaling={"type": "linear", "factor": 4.0}), 8192, "has factor 4"),
+        (extend(llama(), 16384), 8192, "config says 4,096"),
+        (llama(), 2048, "config says 4,096"),
+        (extend(llama(), 16384, "dynamic"), 16384, "config says 4,096"),
+    ],
+)
+def test_a_base_window_that_cannot_be_is_refused(config, given, message):
+    with pytest.raises(UserError, match=message):
+        settled(config, given)
+
+
+def test_a_base_window_that_is_known_already_changes_nothing():
+    for config in (extend(llama(), 16384), extend(llama(), 16384, "yarn"), extend(llama(), 16384, "dynamic")):
+        assert settled(config, 4096).to_dict() == config.to_dict()
 
 
 def test_other_methods_on_top_are_refused():
