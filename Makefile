@@ -8,7 +8,7 @@ STAMP   = $(VENV)/.installed
 ARGS   ?=
 PDFS   ?=
 
-.PHONY: install demo test test-easyocr lint bench docs clean
+.PHONY: install demo test test-slow test-easyocr lint bench docs clean
 
 install: $(STAMP)
 
@@ -30,6 +30,10 @@ demo: install
 # One process per core, each test file in one of them: ARGS="-n 0 -k name" to debug.
 test: install
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# What takes minutes: several processes, kills, measured memory. One after another, so that nothing disturbs a measure.
+test-slow: install
+	$(BIN)/pytest -m 'slow and not gpu and not easyocr and not detectron2' $(ARGS)
 
 # In an environment of its own, kept in the user's cache: EasyOCR needs another build of PyTorch.
 test-easyocr:

@@ -14,7 +14,9 @@ def merge(
     adapter: Annotated[
         Path,
         typer.Argument(
-            help="Adapter folder: of a training, of PEFT, or as LongLoRA or LongQLoRA released it.", show_default=False
+            help="Adapter folder: of a training, of PEFT, or as LongLoRA or LongQLoRA released it; or the output of "
+            "full fine-tuning.",
+            show_default=False,
         ),
     ],
     base: Annotated[

@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from longlora.train.sizes import Sizes
 
 
-NARROW = 0.9  # of a device's memory: closer to full than estimates are to the truth
-
-
 def train(
     config: ConfigArgument,
     pdfs: PdfsOption = None,
@@ -83,15 +80,15 @@ def _predict(config: RunConfig, device_name: str | None, store: Path) -> tuple[S
     from longlora.train.sizes import measure
 
     device, settings = _device(config.train, device_name)
-    sizes = measure(config.model, settings)
-    rows, data = _rows(config, settings, sizes, store)
-    more: dict[str, Any] = {"efficiency": _measured_efficiency(store) if device.here else None}
+    devices = None
     if settings.devices == "auto" and device.here and device.kind == "cuda":
         import torch
 
-        more["devices"] = torch.cuda.device_count()
-    predicted = estimate(settings, sizes, device, rows=rows, **more)
-    more.pop("devices", None)  # the advice chooses
+        devices = torch.cuda.device_count()
+    sizes = measure(config.model, settings, devices)
+    rows, data = _rows(config, settings, sizes, store)
+    more: dict[str, Any] = {"efficiency": _measured_efficiency(store) if device.here else None}
+    predicted = estimate(settings, sizes, device, rows=rows, devices=devices, **more)  # the advice chooses its own
     return sizes, predicted, None if predicted.fits else advise(settings, sizes, device, rows, **more), data
 
 
@@ -171,6 +168,7 @@ def _as_json(sizes: Sizes, predicted: Estimate, advice: Advice | None, data: str
             "host_bytes": round(predicted.host),
         },
         "fits": predicted.fits,
+        "narrow": predicted.narrow,
         "time": {
             "flops_per_step": round(predicted.flops.total),
             "efficiency": predicted.efficiency,
@@ -183,6 +181,7 @@ def _as_json(sizes: Sizes, predicted: Estimate, advice: Advice | None, data: str
         "advice": None if advice is None else {
             "found": advice.result is not None,
             "set": [f"train.{key}={_value(value)}" for key, value in advice.changes.items()],
+            "narrow": advice.result.narrow if advice.result else None,
             "device_bytes": round(advice.result.memory) if advice.result else None,
             "host_bytes": round(advice.result.host) if advice.result else None,
             "step_seconds": advice.result.step_seconds if advice.result else None,
@@ -205,8 +204,7 @@ def _show(sizes: Sizes, predicted: Estimate, advice: Advice | None, data: str) -
         soft_wrap=True,
     )
     out.print(_memory_table(predicted))
-    narrow = predicted.memory > NARROW * device.memory
-    verdict = "[yellow]fits narrowly[/]" if narrow else "[green]fits[/]"
+    verdict = "[yellow]fits narrowly[/]" if predicted.narrow else "[green]fits[/]"
     if not predicted.fits:
         verdict = "[bold red]does not fit[/]"
     host = f", {size(predicted.host)} of host memory" if predicted.host else ""
@@ -222,7 +220,8 @@ def _show(sizes: Sizes, predicted: Estimate, advice: Advice | None, data: str) -
         options = " ".join(f"--set train.{key}={_value(value)}" for key, value in fix.changes.items())
         out.print(f"        {options}   [dim]{escape(fix.cost)}[/]", soft_wrap=True)
     host = f" and {size(advice.result.host)} of host memory" if advice.result.host else ""
-    out.print(f"      then {size(advice.result.memory)}{host}; {_time_line(advice.result)}", soft_wrap=True)
+    narrow = " (narrowly)" if advice.result.narrow else ""
+    out.print(f"      then {size(advice.result.memory)}{host}{narrow}; {_time_line(advice.result)}", soft_wrap=True)
 
 
 def _memory_table(predicted: Estimate) -> Table:

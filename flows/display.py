@@ -66,6 +66,8 @@ class TerminalWatcher(Watcher):
     def stage_event(self, stage: str, event: str, fields: dict[str, Any]) -> None:
         if event in ("warning", "transient"):
             err.print(f"[yellow]  ! [/]{escape(str(fields['message']))}")
+        elif event == "note":
+            err.print(f"  {escape(str(fields['message']))}")
         elif event == "progress" and stage in self._bars:
             self._advance(stage, **fields)
 

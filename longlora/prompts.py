@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Template = Literal["chat", "inst", "plain"]
+NO_EOS = "name its eos_token in the model's tokenizer_config.json"
 MARK = "\ue0f5\ue0f6"  # private-use characters that stand for an answer, to see where a template puts it
 
 
@@ -57,10 +58,10 @@ def answer_text(tokenizer: PreTrainedTokenizerBase, template: Template, output: 
     generation (thinking tags that only the latter has), the answer is followed by what ends its turn there.
 
     Raises:
-        UserError: chat, and the template does not print the answer.
+        UserError: chat, and the template does not print the answer; or no token ends it.
     """
     if template != "chat":
-        return f"{output}{tokenizer.eos_token}"
+        return f"{output}{_eos(tokenizer)}"
     question = {"role": "user", "content": "?"}
     prefix = _chat(tokenizer, [question], True)
     whole = _chat(tokenizer, [question, {"role": "assistant", "content": output}])
@@ -165,7 +166,13 @@ def _chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, st
 def _ended(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
     """An assistant's turn without line breaks after its end, and with EOS where the template has no end at all."""
     text = text.rstrip("\n")
-    return text if text.endswith(tuple(_special_tokens(tokenizer))) else f"{text}{tokenizer.eos_token}"
+    return text if text.endswith(tuple(_special_tokens(tokenizer))) else f"{text}{_eos(tokenizer)}"
+
+
+def _eos(tokenizer: PreTrainedTokenizerBase) -> str:
+    if tokenizer.eos_token is None:
+        raise UserError("the model's tokenizer has no EOS token to end an answer with", NO_EOS)
+    return str(tokenizer.eos_token)
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, content: str, frame: Callable[[str], str]) -> list[int]:

@@ -91,6 +91,8 @@ class Publisher(Watcher):
         self.inner.stage_event(stage, event, fields)
         if event in ("warning", "transient"):
             self.log(logging.WARNING, "%s: %s", stage, fields["message"])
+        elif event == "note":
+            self.log(logging.INFO, "%s: %s", stage, fields["message"])
         elif event == "progress":
             self._progress(stage, **fields)
 

@@ -32,6 +32,7 @@ def context_length(folder: Path) -> int | None:
     """Tokens that its model reads, positions stretched included; None where its configuration does not say."""
     from transformers import AutoConfig
 
+    from longlora.errors import UserError
     from longlora.rope import window
 
     if not (folder / "config.json").is_file():  # the tokenizer of an endpoint's model
@@ -39,5 +40,5 @@ def context_length(folder: Path) -> int | None:
     try:
         config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
         return window(config.get_text_config())
-    except (OSError, ValueError, AttributeError, KeyError):
+    except (UserError, OSError, ValueError, AttributeError, KeyError):
         return None

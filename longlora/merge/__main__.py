@@ -24,7 +24,11 @@ from longlora.merge.settings import MergeSettings
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code: 0 done, 1 the merged model is not base + adapter, 2 wrong usage or input."""
     parser = argparse.ArgumentParser(prog="python -m longlora.merge", description="Merge an adapter into its base.")
-    parser.add_argument("adapter", type=Path, help="adapter folder: ours, PEFT's, or LongLoRA's released layout")
+    parser.add_argument(
+        "adapter",
+        type=Path,
+        help="adapter folder: ours, PEFT's, or LongLoRA's released layout; or what full fine-tuning left",
+    )
     parser.add_argument("--base", required=True, help="model directory, embedded name or hub id")
     parser.add_argument("--out", type=Path, required=True, help="work folder")
     parser.add_argument("--context-length", type=int, help="tokens; required for released layouts")

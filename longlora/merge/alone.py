@@ -11,6 +11,7 @@ from longlora.errors import UserError
 from longlora.merge.importer import import_released, is_released
 from longlora.merge.settings import MergeSettings
 from longlora.merge.stage import config_window, merge
+from longlora.merge.whole import trained_folder
 from longlora.models import EMBEDDED, ModelSettings, model_files, prepare
 
 
@@ -28,7 +29,7 @@ def merge_alone(
     Args:
         settings: of the merge.
         adapter: our adapter folder or the training output around it, one of PEFT, or a released one of LongLoRA or
-            LongQLoRA.
+            LongQLoRA; of full fine-tuning, the output or the model in it.
         base: model directory, embedded name or hub id.
         out: work folder. The model is in ``out/output/model``, its check in ``out/output/verification.json``.
         report: see docs/architecture.md.
@@ -41,9 +42,9 @@ def merge_alone(
         UserError: base or adapter cannot be read, do not belong together, or the context length is missing or wrong.
         VerificationError: the merged model is not base + adapter.
     """
-    folder = adapter / "adapter" if (adapter / "adapter").is_dir() else adapter
-    if not (folder / "adapter_config.json").is_file():
-        raise UserError(f"{folder} is no adapter: it has no adapter_config.json", "give the folder that holds one")
+    folder = _trained(adapter)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file", "give a folder, or a name that is free")
     settings.resolved_device()  # before anything is converted
     model = _model(base, out)
     if is_released(folder):
@@ -56,6 +57,24 @@ def merge_alone(
     elif context_length is not None:
         _compare(folder, model, context_length)
     return merge(settings, model, folder, out, report)
+
+
+def _trained(given: Path) -> Path:
+    """The folder of what was trained: ``given`` or, of a training output, the one in it.
+
+    Raises:
+        UserError: nothing there was trained.
+    """
+    inside = trained_folder(given)
+    folder = inside if inside.is_dir() else given
+    ours = (folder / "config.json").is_file() and (folder / "longfolio.json").is_file()
+    if ours or (folder / "adapter_config.json").is_file():
+        return folder
+    what = "has no adapter_config.json" if folder.is_dir() else "does not exist" if not folder.exists() else "is a file"
+    raise UserError(
+        f"{folder} is neither an adapter nor a model of our full fine-tuning: it {what}",
+        "give the folder of a training output, or the adapter/ or model/ in it",
+    )
 
 
 def _model(base: str, out: Path) -> Path:

@@ -17,14 +17,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import ValidationError
-
 from longlora.errors import UserError
 from longlora.models import EMBEDDED, ModelSettings, prepare
+from longlora.overrides import read_settings
 from longlora.train import distributed, launch
 from longlora.train.settings import TrainSettings
 from longlora.train.stopping import EXIT_STOPPED, STOP, Stopped, die_with_parent
+
+SCHEMA = "docs/settings.md lists every key (below train) with its meaning"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,20 +40,13 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        settings = TrainSettings(**_tree(options.settings, options.set))
-        inputs = {"model": _model(options.model, options.out)}
-        if options.dataset:
-            inputs["datasets_build"] = options.dataset
-        elif settings.data == "sft":
-            raise UserError("data: sft needs --dataset", "give the output of datasets_build")
-        if options.pdf2txt:
-            inputs["pdf2txt"] = options.pdf2txt
-        elif settings.data == "text" and not settings.texts:
-            raise UserError("data: text needs texts or --pdf2txt", "give the folder that holds documents.parquet")
+        settings = read_settings(TrainSettings, options.settings, options.set, "max_steps=40", SCHEMA)
+        _make_folder(options.out)
+        inputs = {"model": _model(options.model, options.out)} | _data(settings, options.dataset, options.pdf2txt)
         given = sys.argv[1:] if arguments is None else arguments
         torchrun = launch.command(settings, ["-P", "-m", "longlora.train", *given])
-    except (UserError, ValidationError) as error:
-        print(f"{error}\n{getattr(error, 'remedy', '')}".strip(), file=sys.stderr)
+    except UserError as error:
+        _say(error)
         return 2
 
     if torchrun:
@@ -69,8 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
     except distributed.FailedOnMain:
         return 1  # which says it
     except UserError as error:
-        if distributed.is_main():
-            print(f"{error}\n{error.remedy}", file=sys.stderr)
+        if distributed.first_to_say(str(error)):
+            _say(error, f"rank {distributed.rank()}: " if distributed.world() > 1 else "")
         return 1
     except Stopped:
         if distributed.is_main():
@@ -81,25 +74,44 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _tree(file: Path | None, pairs: list[str]) -> dict[str, Any]:
-    tree: dict[str, Any] = (yaml.safe_load(file.read_text()) or {}) if file else {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise UserError(f"--set {pair}: not KEY=VALUE", "for example --set max_steps=40")
-        *parents, leaf = key.split(".")
-        at = tree
-        for parent in parents:
-            at = at.setdefault(parent, {})
-        at[leaf] = yaml.safe_load(value)
-    return tree
+def _say(error: UserError, who: str = "") -> None:
+    print(f"{who}{error}\n{error.remedy}", file=sys.stderr, flush=True)
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be made: {error.strerror}", "name a folder elsewhere") from error
 
 
 def _model(name: str, out: Path) -> Path:
     path = Path(name)
-    if name not in EMBEDDED and path.is_dir():
-        return path
-    return prepare(ModelSettings.model_validate(name), out / "models")
+    if name not in EMBEDDED and path.exists():
+        return prepare(ModelSettings(path=path), out / "models")  # a look at its files
+    return prepare(ModelSettings(name=name), out / "models")
+
+
+def _data(settings: TrainSettings, dataset: Path | None, pdf2txt: Path | None) -> dict[str, Path]:
+    """The inputs that ``settings.data`` asks for, by name.
+
+    Raises:
+        UserError: one is not given, or not there.
+    """
+    given = {"datasets_build": ("--dataset", dataset), "pdf2txt": ("--pdf2txt", pdf2txt)}
+    needed = ["datasets_build"] if settings.data == "sft" else [] if settings.texts else ["pdf2txt", "datasets_build"]
+    remedies = {
+        "datasets_build": "give the output of datasets_build"
+        + ("" if settings.data == "sft" else ": its splits.json says which documents are for training"),
+        "pdf2txt": "give the folder that holds documents.parquet, or set texts",
+    }
+    for name in needed:
+        if given[name][1] is None:
+            raise UserError(f"data: {settings.data} needs {given[name][0]}", remedies[name])
+    for name, (option, path) in given.items():
+        if path is not None and not path.is_dir():
+            raise UserError(f"{option} {path} is no folder", remedies[name])
+    return {name: path for name, (_, path) in given.items() if path is not None}
 
 
 def _print_event(event: str, **fields: Any) -> None:
@@ -107,7 +119,7 @@ def _print_event(event: str, **fields: Any) -> None:
         numbers = "  ".join(f"{k} {v:.4g}" for k, v in fields.items() if isinstance(v, int | float) and k != "done")
         print(f"{fields['unit']} {fields['done']}  {numbers}", file=sys.stderr)
     else:
-        print(event, *fields.values(), file=sys.stderr)
+        print(*([] if event == "note" else [event]), *fields.values(), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from longlora.errors import UserError
 from longlora.train.device import Device
 from longlora.train.estimate import Estimate, estimate, with_settings
+from longlora.train.launch import accumulation
+from longlora.train.model import check_together
 from longlora.train.settings import TrainSettings
 from longlora.train.sizes import Sizes
 
@@ -48,7 +51,9 @@ def advise(
         changes = {key: value for fix in fixes for key, value in fix.changes.items()}
         try:
             changed = with_settings(settings, **changes)
-        except ValueError:
+            check_together(changed)
+            accumulation(changed, changed.stated_devices)
+        except (ValueError, UserError):  # training would refuse it
             return None
         own_rows = None if "row_tokens" in changes else rows  # other rows: packed anew, and full for all we know
         return estimate(changed, sizes, device, rows=own_rows, **more)
@@ -92,7 +97,7 @@ def _checkpointing(settings: TrainSettings, sizes: Sizes, device: Device) -> Ite
 
 def _layers_per_checkpoint(settings: TrainSettings, sizes: Sizes, device: Device) -> Iterator[Fix]:
     for layers in (2, 4, 8, 16):
-        if settings.layers_per_checkpoint < layers <= sizes.shape.layers // 2:
+        if sizes.one_kind and settings.layers_per_checkpoint < layers <= sizes.shape.layers // 2:
             yield Fix(
                 {"layers_per_checkpoint": layers}, "nearly all layers are computed once more: about a quarter more time"
             )
@@ -110,14 +115,16 @@ def _tile_mlp(settings: TrainSettings, sizes: Sizes, device: Device) -> Iterator
 
 
 def _quantize(settings: TrainSettings, sizes: Sizes, device: Device) -> Iterator[Fix]:
-    if settings.quantize is None and settings.lora is not None:
+    if settings.quantize is None and settings.lora is not None and settings.strategy != "zero3":
         yield Fix({"quantize": "nf4"}, "slower steps, slightly worse; needs the extra qlora")
 
 
 def _zero3(settings: TrainSettings, sizes: Sizes, device: Device) -> Iterator[Fix]:
     if device.kind != "cuda":
         return
-    whole = {"quantize": None} if settings.quantize else {}  # DeepSpeed shares no 4-bit weights
+    whole: dict[str, Any] = {"quantize": None} if settings.quantize else {}  # DeepSpeed shares no 4-bit weights
+    if settings.optimizer != "adamw":
+        whole["optimizer"] = "adamw"  # and the state of its own optimizers alone
     count = 2
     while count <= MOST_DEVICES and settings.global_batch_size % (count * settings.micro_batch_size) == 0:
         yield Fix({"strategy": "zero3", "devices": count, **whole}, f"{count} devices; needs the extra deepspeed")

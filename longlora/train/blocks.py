@@ -33,15 +33,24 @@ def checkpoint_blocks(model: Any, layers_per_checkpoint: int, saving: Saving | N
         UserError: the layers cannot be found, or take turns in the attention they use.
     """
     layers = decoder_layers(model)
-    kinds = getattr(model.config, "layer_types", None) or []
-    if layers_per_checkpoint > 1 and len(set(kinds)) > 1:
+    check_kinds(model.config, layers_per_checkpoint)
+    for start in range(0, len(layers), layers_per_checkpoint):
+        Block(layers[start : start + layers_per_checkpoint], saving or contextlib.nullcontext)
+
+
+def check_kinds(config: Any, layers_per_checkpoint: int) -> None:
+    """Refuse, by the config alone, layers that cannot share a checkpoint.
+
+    Raises:
+        UserError: they take turns in the attention they use.
+    """
+    kinds = sorted(set(getattr(config, "layer_types", None) or []))
+    if layers_per_checkpoint > 1 and len(kinds) > 1:
         raise UserError(
-            f"{model.config.model_type}: its layers use different kinds of attention ({', '.join(sorted(set(kinds)))}) "
+            f"{config.model_type}: its layers use different kinds of attention ({', '.join(kinds)}) "
             "and cannot share a checkpoint",
             "set train.layers_per_checkpoint to 1",
         )
-    for start in range(0, len(layers), layers_per_checkpoint):
-        Block(layers[start : start + layers_per_checkpoint], saving or contextlib.nullcontext)
 
 
 def decoder_layers(model: Any) -> list[nn.Module]:

@@ -1,8 +1,12 @@
 """Checkpoints that are whole or absent: written aside, hashed, synced, renamed.
 
-<root>/step-00000040/   trained.safetensors, optimizer.pt, scheduler.pt, rng_state.pth, trainer_state.json
+<root>/step-00000040/   trained.safetensors, optimizer.pt, scheduler.pt, rng_state.pth, trainer_state.json,
+                        metrics.jsonl
                         (several processes: rng_state_<rank>.pth; DeepSpeed: global_step40/, latest)
-                        manifest.json: written last; step, fingerprint of the run, layout, sha256 of each file
+                        manifest.json: written last; step, fingerprint of the run and what it is made of, layout,
+                        sha256 of each file
+<root>/other-<run>-00000040/   the newest one of other settings, data or base weights: with those again it is continued
+<root>/damaged-00000060/       the newest one that is not whole, for whoever wants to look
 """
 
 from __future__ import annotations
@@ -11,16 +15,20 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from longlora.errors import UserError
 from longlora.train import distributed
 
 KEEP = 2
 MANIFEST = "manifest.json"
+NAMED = 5  # differences in a message
+# What a damaged folder gives; any other OSError is the disk's or the network's, and may pass.
+_NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 @dataclass(frozen=True)
@@ -43,8 +51,21 @@ class Checkpoint:
     layout: Layout = Layout()
 
 
+class Unreadable(UserError):
+    """A checkpoint could not be read this time, which says nothing about what is in it."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(
+            f"the checkpoint {path} cannot be read: {error}",
+            f"try again; if it stays so, move {path} away to continue from the checkpoint before it",
+        )
+        self.may_pass = not isinstance(error, PermissionError)
+
+
 @contextmanager
-def writing(root: Path, step: int, fingerprint: str, layout: Layout = Layout()) -> Iterator[Path]:
+def writing(
+    root: Path, step: int, fingerprint: str, layout: Layout = Layout(), parts: Mapping[str, Any] | None = None
+) -> Iterator[Path]:
     """A folder for all ranks to fill; when the block ends without error it becomes the checkpoint of ``step``.
 
     To be entered by every rank; an error on one ends the process there, and torchrun the others.
@@ -54,6 +75,7 @@ def writing(root: Path, step: int, fingerprint: str, layout: Layout = Layout()) 
         step: optimizer steps done.
         fingerprint: what the run is made of; a checkpoint of another run is never resumed.
         layout: how the state is divided among the files.
+        parts: what the fingerprint is of, as JSON, for `newest` to tell a difference by name.
     """
     target = root / f"step-{step:08d}"
     aside = root / f".{target.name}.tmp"
@@ -65,55 +87,168 @@ def writing(root: Path, step: int, fingerprint: str, layout: Layout = Layout()) 
         yield aside
         distributed.barrier()  # all have written
         if distributed.is_main():
-            _complete(aside, target, {"step": step, "fingerprint": fingerprint, "layout": asdict(layout)})
+            about = {"step": step, "fingerprint": fingerprint, "parts": parts, "layout": asdict(layout)}
+            _complete(aside, target, about)
     finally:
         if distributed.is_main():
             shutil.rmtree(aside, ignore_errors=True)
-    distributed.barrier()
+    distributed.after_main()  # which hashes gigabytes
 
 
 def _complete(aside: Path, target: Path, manifest: dict[str, object]) -> None:
     files = {
         path.relative_to(aside).as_posix(): file_sha256(path) for path in sorted(aside.rglob("*")) if path.is_file()
     }
-    (aside / MANIFEST).write_text(json.dumps({**manifest, "files": files}, indent=2) + "\n")
+    (aside / MANIFEST).write_text(json.dumps({**manifest, "files": files}, indent=2, default=str) + "\n")
     for path in [*aside.rglob("*"), aside]:
         sync(path)
-    shutil.rmtree(target, ignore_errors=True)  # a damaged one of the same step
+    if target.exists():  # of the same step; `newest` leaves only whole ones of this run
+        shutil.rmtree(target)
     aside.rename(target)
     sync(target.parent)
     for old in sorted(target.parent.glob("step-*"))[:-KEEP]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def newest(root: Path, fingerprint: str, warn: Callable[[str], None]) -> Checkpoint | None:
-    """The newest whole checkpoint of this run; others on the way are removed with a warning.
+def newest(
+    root: Path, fingerprint: str, warn: Callable[[str], None], parts: Mapping[str, Any] | None = None
+) -> Checkpoint | None:
+    """The newest whole checkpoint of this run; others are put aside with a warning.
 
-    They have to go: they would count among the newest when old ones are deleted, and push out the good one.
+    Aside, because among the newest they would push out the good one, and because what looks foreign may be wanted
+    again: the settings are put back, the disk is well again. Of each kind the newest stays.
+
+    Args:
+        root: the folder of checkpoints.
+        fingerprint: of this run.
+        warn: told of each that is put aside, and why.
+        parts: what the fingerprint is of.
+
+    Raises:
+        UserError: one cannot be read although it is there.
     """
     for aside in root.glob(".step-*.tmp"):
         shutil.rmtree(aside, ignore_errors=True)
-    for path in sorted(root.glob("step-*"), reverse=True):
+    own: list[_Found] = []
+    foreign: list[_Found] = []
+    damaged: list[tuple[Path, str]] = []
+    for path in sorted([*root.glob("step-*"), *root.glob("other-*")]):
         try:
-            manifest = json.loads((path / MANIFEST).read_text())
-            damaged = [n for n, digest in manifest["files"].items() if file_sha256(path / n) != digest]
-            found = Checkpoint(path, int(manifest["step"]), Layout(**manifest.get("layout", {})))
-            foreign = manifest["fingerprint"] != fingerprint
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            why = f"cannot be read ({type(error).__name__}); removed, the one before it is used"
+            manifest = _manifest(path)
+        except (*_NOT_THERE, ValueError, KeyError, TypeError, AttributeError) as error:
+            damaged.append((path, f"cannot be read ({type(error).__name__})"))
         else:
-            if damaged:
-                why = f"is damaged ({damaged[0]}); removed, the one before it is used"
-            elif foreign:
-                why = "belongs to other settings or data; removed"
-            else:
-                return found
-        warn(f"checkpoint {path.name} {why}")
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+            (own if manifest["fingerprint"] == fingerprint else foreign).append(_Found(path, manifest))
+    found = None
+    for item in sorted(own, key=lambda item: (item.step, item.path.name), reverse=True):
+        harm = _damaged(item.path, item.manifest["files"])
+        if harm is None:
+            found = item
+            break
+        damaged.append((item.path, f"is damaged ({harm})"))
+    for path, why in sorted(damaged):
+        _put_aside(path, f"damaged-{path.name.rpartition('-')[2]}", warn, why)
+    _keep_one(foreign, parts, warn)
+    if found is None:
+        return None
+    path = root / f"step-{found.step:08d}"
+    if found.path != path:  # kept aside, and its settings are back
+        found.path.rename(path)
+    return Checkpoint(path, found.step, found.layout)
+
+
+@dataclass(frozen=True)
+class _Found:
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        return int(self.manifest["step"])
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(**self.manifest.get("layout", {}))
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    """A checkpoint's manifest, its fields all there."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+    except _NOT_THERE:
+        raise
+    except OSError as error:
+        raise Unreadable(path, error) from error
+    int(manifest["step"]), manifest["files"].items(), manifest["fingerprint"], Layout(**manifest.get("layout", {}))
+    return dict(manifest)
+
+
+def _damaged(path: Path, files: Mapping[str, str]) -> str | None:
+    """The first file that is missing or not what was written."""
+    for name, digest in files.items():
+        try:
+            if file_sha256(path / name) != digest:
+                return name
+        except _NOT_THERE:
+            return name
+        except OSError as error:
+            raise Unreadable(path, error) from error
     return None
+
+
+def _keep_one(foreign: Sequence[_Found], parts: Mapping[str, Any] | None, warn: Callable[[str], None]) -> None:
+    """Of the checkpoints of other runs the one written last stays, under another name."""
+    if not foreign:
+        return
+    *older, last = sorted(foreign, key=lambda item: (item.path.stat().st_mtime, item.step))
+    for item in older:
+        _remove(item.path)
+        if item.manifest["fingerprint"] != last.manifest["fingerprint"]:
+            warn(f"checkpoint {item.path.name} belongs to yet other settings or data; it is deleted")
+    if last.path.name.startswith("other-"):  # told of before
+        return
+    differs = _differences(last.manifest.get("parts"), parts)
+    why = f"belongs to other settings or data{f' ({differs})' if differs else ''}"
+    _put_aside(last.path, f"other-{str(last.manifest['fingerprint'])[:8]}-{last.step:08d}", warn, why)
+
+
+def _put_aside(path: Path, name: str, warn: Callable[[str], None], why: str) -> None:
+    """Rename it; of damaged ones the last stays."""
+    aside = path.with_name(name)
+    for old in [aside, *(path.parent.glob("damaged-*") if name.startswith("damaged-") else ())]:
+        _remove(old)
+    path.rename(aside)
+    warn(f"checkpoint {path.name} {why}; it is not used, and kept as {name}")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _differences(before: Any, now: Any) -> str:
+    """``settings.seed 0, now 1`` of the leaves that differ; empty where one side is not known."""
+    if not isinstance(before, Mapping) or not isinstance(now, Mapping):
+        return ""
+    old, new = dict(_leaves(before)), dict(_leaves(json.loads(json.dumps(now, default=str))))
+    keys = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    told = [f"{key} {_short(old.get(key))}, now {_short(new.get(key))}" for key in keys[:NAMED]]
+    return "; ".join([*told, *([f"{len(keys) - NAMED} more"] if len(keys) > NAMED else [])])
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 24 else f"{text[:12]}…"
 
 
 def check_layout(found: Checkpoint, layout: Layout) -> None:

@@ -7,20 +7,27 @@ on one rank is simply raised there: its process ends, and torchrun ends the othe
 
 The messages are small and on the host: the CPU half of the process group is gloo also where tensors of the GPUs
 go through NCCL, so that no step waits for a device because of them.
+
+A collective has a deadline. What rank 0 does alone (tokens, digests, the output) may take hours, and the others wait
+for it without one, in `after_main`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from torch import nn
 
-TIMEOUT = timedelta(minutes=30)  # rank 0 hashes the base model and writes the output while the others wait
+TIMEOUT = timedelta(minutes=30)  # of a collective: what ranks that do the same may differ by
+POLL_SECONDS = 0.1
 T = TypeVar("T")
 
 
@@ -73,6 +80,42 @@ def is_main() -> bool:
 def barrier() -> None:
     """Wait until every rank is here."""
     agree(False)
+
+
+_marks = count()  # of `after_main`, which all ranks call alike
+
+
+def after_main() -> None:
+    """Rank 0 passes at once and lets the others pass, however long they wait for it.
+
+    They look for a key in the store of the process group. If rank 0 ends, torchrun ends them.
+    """
+    if world() == 1:
+        return
+    mark = f"longfolio/after_main/{next(_marks)}"
+    store = _store()
+    if is_main():
+        store.set(mark, "")
+        return
+    while not store.check([mark]):
+        time.sleep(POLL_SECONDS)
+
+
+def first_to_say(message: str) -> bool:
+    """Whether no other rank has said this; of an error that all of them meet one line is enough."""
+    if world() == 1:
+        return True
+    key = f"longfolio/said/{hashlib.sha256(message.encode(errors='replace')).hexdigest()}"
+    try:
+        return bool(_store().add(key, 1) == 1)
+    except Exception:  # the store is gone, and perhaps the others with it: rather twice than never
+        return True
+
+
+def _store() -> Any:
+    from torch.distributed import distributed_c10d
+
+    return distributed_c10d._get_default_store()
 
 
 def agree(*flags: bool) -> tuple[bool, ...]:
@@ -135,6 +178,7 @@ def from_main(make: Callable[[], T]) -> T:
             made = [make(), None]
         except Exception as caught:
             error, made = caught, [None, f"{type(caught).__name__}: {caught}"]
+    after_main()
     distributed.broadcast_object_list(made, src=0)
     if error is not None:
         raise error
@@ -152,17 +196,18 @@ class FailedOnMain(RuntimeError):
 def main_first() -> Iterator[None]:
     """Rank 0 runs the block before the others do: it builds a cache that they find."""
     if not is_main():
-        barrier()
+        after_main()
     yield
     if is_main():
-        barrier()
+        after_main()
 
 
 @contextlib.contextmanager
 def gathered(model: nn.Module) -> Iterator[None]:
-    """The trainable parameters at full size on every rank, to be read; under ZeRO-3 each holds a share otherwise.
+    """The trainable parameters at full size on rank 0, to be read; under ZeRO-3 each rank holds a share otherwise.
 
-    To be entered by all ranks. They are fp32, and so complete: no bf16 copy stands between (see `zero`).
+    To be entered by all ranks. They are fp32, and so complete: no bf16 copy stands between (see `zero`). They are
+    gathered one by one and wait in rank 0's host memory: with full fine-tuning, all together are what no device holds.
     """
     parameters = [p for p in model.parameters() if p.requires_grad and hasattr(p, "ds_id")]
     if not parameters:
@@ -170,5 +215,16 @@ def gathered(model: nn.Module) -> Iterator[None]:
         return
     import deepspeed
 
-    with deepspeed.zero.GatheredParameters(parameters):
+    whole: list[Any] = []
+    for parameter in parameters:
+        with deepspeed.zero.GatheredParameters([parameter]):
+            if is_main():
+                whole.append(parameter.detach().to("cpu", copy=True))
+    shares = [p.data for p in parameters]
+    try:
+        for p, value in zip(parameters, whole, strict=False):  # none on the other ranks
+            p.data = value
         yield
+    finally:
+        for p, share in zip(parameters, shares, strict=True):
+            p.data = share

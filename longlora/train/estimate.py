@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from longlora.attention import group_tokens
 from longlora.flops import Flops, Shape, Work
 from longlora.train.footprint import Part, memory_parts
+from longlora.train.preflight import group_of
 from longlora.train.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FRAGMENTS = {"cuda": 0.05, "cpu": 0.0}
 EFFICIENCY = {"cuda": 0.45, "cpu": 0.5}  # assumed where none was measured
+NARROW = 0.9  # of a device's memory
 ROW_MULTIPLE = 128  # rows are padded to it
 
 
@@ -50,14 +51,21 @@ class Estimate:
 
     @property
     def host(self) -> float:
-        """Bytes of host memory for offloaded checkpoints, all devices of one machine together."""
-        return self.devices * sum(p.host for p in self.parts)
+        """Bytes of host memory, all devices of one machine together: at the start the model, then checkpoints."""
+        start, later = (sum(p.host for p in self.parts if (p.during == "start") is first) for first in (True, False))
+        return self.devices * max(start, later)
 
     @property
     def fits(self) -> bool:
         """Whether it fits the device, and what is offloaded the host where that is known."""
         host = self.device.host_memory
         return self.memory <= self.device.memory and (host is None or self.host <= host)
+
+    @property
+    def narrow(self) -> bool:
+        """Whether less is left over than estimates are off by."""
+        host = self.device.host_memory
+        return self.memory > NARROW * self.device.memory or (host is not None and self.host > NARROW * host)
 
     @property
     def step_seconds(self) -> float | None:
@@ -92,11 +100,11 @@ def estimate(
         devices: how many; None: ``settings.devices``, auto as 1.
     """
     row_tokens = settings.row_tokens or sizes.window
-    count = devices or (settings.devices if isinstance(settings.devices, int) else 1)
+    count = devices or settings.stated_devices
     longest = max(sum(row) for row in rows) if rows else row_tokens
     length = -(-longest // ROW_MULTIPLE) * ROW_MULTIPLE
     work = training_work(
-        settings, sizes.shape, group=_group(settings, row_tokens), lora=sizes.lora, head_trained=sizes.head_trained
+        settings, sizes.shape, group=group_of(settings, row_tokens), lora=sizes.lora, head_trained=sizes.head_trained
     )
     batch, steps = settings.global_batch_size, settings.max_steps
     if rows:
@@ -121,10 +129,6 @@ def estimate(
         steps=steps,
         step_tokens=tokens,
     )
-
-
-def _group(settings: TrainSettings, row_tokens: int) -> int | None:
-    return None if settings.attention == "full" else group_tokens(settings.group, row_tokens)
 
 
 def training_work(settings: TrainSettings, shape: Shape, *, group: int | None, lora: int, head_trained: bool) -> Work:

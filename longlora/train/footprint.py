@@ -8,15 +8,17 @@ In bytes; T tokens in a micro batch, e bytes of the compute dtype, d hidden, m M
     layers         what one layer keeps for its backward pass and what that pass needs on top; without recomputation
                    what all layers keep stands apart, as "kept layers"
     loss           the last hidden states, one chunk of logits, the gradient of a trained head
+    loading        the base model in host memory, before it goes to the GPU; what is loaded to be shared out by ZeRO-3
+                   goes there one parameter at a time, so the GPU needs no more for it
     workspace      Python, libraries and kernels
 
 What a layer keeps is listed in `_kept`; it follows transformers' modules and torch's autograd, where a tensor is
 saved only if a gradient needs it: the inputs of frozen layers are not. Liger's kernels keep less than is said here.
 
 Measured on a CPU, fp32: a training of SmolLM2-135M with rows of 2,048 tokens needs 8 % less than predicted, one of a
-two-layer model with 8,192 tokens 1 % (10 % without checkpoints). That is what its tensors need; with glibc's default
-settings the process keeps freed blocks and grows to 1.4 times the prediction in the first case (1.1 without
-checkpoints). Nothing has been measured on a GPU yet.
+two-layer model with 8,192 tokens 1 % (10 % without checkpoints). The whole process of the first peaks 3 % above the
+prediction; it would at 1.4 times that with freed blocks kept, as glibc does by itself (`memory.give_back_freed`).
+Nothing has been measured on a GPU yet.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from longlora.flops import Shape
+from longlora.train import memory
 from longlora.train.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
 NF4_BYTES = 4.127 / 8  # 4 bits, 8 for each 64 weights, 32 for each 64·256
 WORKSPACE = {
     "cuda": "CUDA context and libraries",
-    "cpu": "Python and libraries; freed blocks that the C library keeps may come on top, up to 0.4 of the rest",
+    "cpu": "Python and libraries; with a C library other than glibc, freed blocks may come on top",
 }
 LIBRARIES = {"cuda": 0.7e9, "cpu": 0.5e9}  # CUDA context and cuBLAS; Python, torch and transformers
 
@@ -60,7 +63,7 @@ def memory_parts(settings: TrainSettings, sizes: Sizes, kind: str, length: int, 
     """
     s, e = sizes.shape, 2 if settings.dtype == "bfloat16" else 4
     tokens = settings.micro_batch_size * length
-    state = tokens * s.hidden * e  # one checkpoint
+    state = memory.checkpoint_bytes(1, tokens, s.hidden, e)
     zero2 = devices if settings.strategy in ("zero2", "zero3") else 1
     zero3 = devices if settings.strategy == "zero3" else 1
 
@@ -76,24 +79,24 @@ def memory_parts(settings: TrainSettings, sizes: Sizes, kind: str, length: int, 
         Part("trained", trained * 4 / zero3 + (trained * 4 + adam) / zero2 + casts, how=_trained_note(sizes, zero2)),
     ]
 
-    blocks = -(-s.layers // settings.layers_per_checkpoint)
+    per = settings.layers_per_checkpoint
     kept, backward = _kept(settings, sizes, tokens), _backward(settings, s, tokens, e)
     if settings.gradient_checkpointing:
-        inside = settings.layers_per_checkpoint - 1  # states between the layers of the block at work
-        offloaded = settings.offload and kind == "cuda"
-        parts.append(
-            Part(
-                "checkpoints",
-                state * min(2, blocks) if offloaded else state * blocks,
-                host=state * blocks if offloaded else 0.0,
-                how=f"{blocks} of {_size(state)}" + (", two on the device at a time" if offloaded else ""),
-            )
-        )
-        layers = Part("layers", kept + backward + inside * state, how="one layer, recomputed", during="layers")
+        states = memory.checkpoint_bytes(s.layers, tokens, s.hidden, e, per)
+        how, on_host = f"{states // state} of {_size(state)}", 0
+        if settings.offload and kind == "cuda":
+            states, on_host = min(states, memory.offload_device_bytes(tokens, s.hidden, e)), states
+            how += ", two on the device at a time"
+        parts.append(Part("checkpoints", states, host=on_host, how=how))
+        inside = memory.block_bytes(tokens, s.hidden, e, per)
+        layers = Part("layers", kept + backward + inside, how="one layer, recomputed", during="layers")
     else:
         parts.append(Part("kept layers", kept * s.layers, how=f"{s.layers} layers of {_size(kept)}, none recomputed"))
         layers = Part("layers", backward, how="backward pass of one layer", during="layers")
-    parts += [layers, _loss(sizes, tokens, e)]
+    parts += [layers, _loss(settings, sizes, tokens, e)]
+    if kind == "cuda" and not settings.quantize:  # 4-bit weights are made on the device, tensor by tensor
+        loaded = sizes.total * (4 if settings.lora is None else e)
+        parts.append(Part("loading", 0.0, host=loaded, how="each process reads the whole model", during="start"))
     return (*parts, Part("workspace", LIBRARIES[kind], how=WORKSPACE[kind]))
 
 
@@ -101,18 +104,15 @@ def _kept(settings: TrainSettings, sizes: Sizes, tokens: int) -> float:
     """What one layer keeps for its backward pass, besides its input, per micro batch."""
     s, e = sizes.shape, 2 if settings.dtype == "bfloat16" else 4
     d, m, queries, keys = s.hidden, s.intermediate, s.heads * s.head_dim, s.kv_heads * s.head_dim
-    tiled = _tiled(settings, tokens)
     # RMSNorm computes in fp32 and keeps that copy of its input; for its own weight it keeps the normalised input.
     norms = 2 * (d * 4 + d * e * sizes.norms_trained) if sizes.rms_norm else 2 * d * e
     if settings.tile_mlp:
         norms = d * e  # the input of the second alone; that of the first is the layer's
     # queries, keys, values, the heads' outputs in two halves and joined; the input of LoRA on q, k, v
     attention = e * (queries + 2 * keys + 2 * queries + d) + 4 * s.heads
-    matrices = s.mlp // (d * m)
-    width = m * (matrices if matrices == 3 else 1)  # gate, its activation, up; or the one before the activation
-    mlp = e * (width + m * sizes.mlp_input_kept)
-    own_input = e * d * (sizes.mlp_input_kept or tiled < tokens)
-    return tokens * (norms + attention + own_input) + tiled * mlp
+    mlp = memory.mlp_bytes(tokens, m, e, tile=settings.tile_mlp, gated=s.mlp == 3 * d * m, product=sizes.mlp_input_kept)
+    own_input = e * d * (sizes.mlp_input_kept or _tiled(settings, tokens) < tokens)
+    return tokens * (norms + attention + own_input) + mlp
 
 
 def _backward(settings: TrainSettings, s: Shape, tokens: int, e: int) -> float:
@@ -124,12 +124,13 @@ def _tiled(settings: TrainSettings, tokens: int) -> int:
     return min(tokens, settings.tile_mlp or tokens)
 
 
-def _loss(sizes: Sizes, tokens: int, e: int) -> Part:
+def _loss(settings: TrainSettings, sizes: Sizes, tokens: int, e: int) -> Part:
     s = sizes.shape
-    chunk = -(-tokens // -(-tokens // head_chunk(s.vocabulary)))  # chunks of one size, as few as go
+    chunk = memory.even_chunk(tokens, memory.chunk_rows(s.vocabulary))
     # the last norm's fp32 copy and output, the selection of supervised states and its gradient
     hidden = tokens * s.hidden * (4 + 3 * e)
-    logits = chunk * s.vocabulary * (4 + e)  # log-softmax, in place its gradient, and that in the compute dtype
+    plain = settings.strategy != "zero3"  # whose head is gathered when it is called
+    logits = memory.logits_chunk_bytes(tokens, s.vocabulary, e, plain_head=plain)
     head = s.head * (4 * sizes.head_trained + (2 if e == 2 and sizes.head_trained else 0))  # gradient; bf16 copy
     return Part("loss", hidden + logits + head, how=f"logits of {chunk:,} positions: {_size(logits)}", during="loss")
 
@@ -146,11 +147,3 @@ def _trained_note(sizes: Sizes, zero2: int) -> str:
 
 def _size(count: float) -> str:
     return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
-
-
-def head_chunk(vocabulary: int) -> int:
-    """Positions whose logits exist at once in the loss."""
-    from longlora.train import loss
-
-    fixed = getattr(loss, "CHUNK", None)
-    return int(fixed) if fixed else max(1, int(getattr(loss, "CHUNK_BYTES", 2**28)) // (4 * vocabulary))

@@ -101,6 +101,7 @@ def strategy_of(settings: TrainSettings) -> str:
             f"train.devices is {settings.devices}, but this run has {world} process{'es' * (world > 1)}",
             "start it with longfolio run or python -m longlora.train, or set train.devices to auto",
         )
+    check_zero(settings)
     if settings.strategy not in ZERO:
         return "ddp"
     if not distributed.launched():
@@ -108,11 +109,21 @@ def strategy_of(settings: TrainSettings) -> str:
             f"train.strategy {settings.strategy} needs processes started by torchrun",
             "start it with longfolio run or python -m longlora.train, or set train.strategy to ddp",
         )
-    if settings.optimizer != "adamw":
+    return settings.strategy
+
+
+def check_zero(settings: TrainSettings) -> None:
+    """Refuse what ZeRO cannot share out.
+
+    Raises:
+        UserError: with what to change.
+    """
+    if settings.strategy in ZERO and settings.optimizer != "adamw":
         raise UserError(
             f"train.optimizer {settings.optimizer} does not go with train.strategy {settings.strategy}",
             "set train.optimizer to adamw: ZeRO divides its state among the devices",
         )
-    if settings.quantize and settings.strategy == "zero3":
-        raise UserError("train.strategy zero3 cannot divide 4-bit weights", "set train.strategy to zero2 or ddp")
-    return settings.strategy
+    if settings.strategy == "zero3" and settings.quantize:
+        raise UserError(
+            "train.strategy: zero3 cannot share out 4-bit weights", "use zero2 or ddp, or train.quantize: null"
+        )

@@ -52,7 +52,7 @@ def supervised_loss(
     count = max(-(-len(targets) // rows), min_chunks, 1)
     if is_plain(head):
         assert isinstance(head, nn.Linear)
-        return _LinearCrossEntropy.apply(states, head.weight, targets, -(-len(targets) // count))
+        return _LinearCrossEntropy.apply(states, head.weight, targets, -(-len(targets) // count))  # as `even_chunk`
     quotient, rest = divmod(len(targets), count)
     sizes = [quotient + (i < rest) for i in range(count)]
     pieces = list(zip(states.split(sizes), targets.split(sizes), strict=True))

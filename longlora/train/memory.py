@@ -6,8 +6,8 @@
     MLP, norms in parts         tile_mlp             tiled.py      `mlp_bytes`
     fused kernels               liger                kernels.py
 
-The formulas are plain arithmetic, so that an estimate needs neither torch nor the model. Symbols: L tokens of a
-micro batch (rows times length), d width of the residual stream, I width of the MLP, V vocabulary, b bytes of a
+The formulas are plain arithmetic, so that an estimate (`longlora.train.footprint`) needs no model. Symbols: L tokens of
+a micro batch (rows times length), d width of the residual stream, I width of the MLP, V vocabulary, b bytes of a
 number in the arithmetic's format (2 for bfloat16, 4 for float32).
 """
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 256 * 2**20  # of fp32 logits that exist at once
 FP32 = 4
+M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
+RETURNED = 2**20  # bytes
 IN_FLIGHT = 2  # checkpoints on their way to the host; as many wait on the device in the backward pass
 
 
@@ -29,8 +31,13 @@ IN_FLIGHT = 2  # checkpoints on their way to the host; as many wait on the devic
 
 
 def chunk_rows(vocabulary: int, chunk_bytes: int = CHUNK_BYTES) -> int:
-    """Positions per chunk of the loss: 1,365 at a vocabulary of 49k, 523 at 128k."""
+    """Most positions in a chunk of the loss: 1,365 at a vocabulary of 49k, 523 at 128k."""
     return max(1, chunk_bytes // (FP32 * vocabulary))
+
+
+def even_chunk(tokens: int, most: int) -> int:
+    """Positions per chunk where ``tokens`` are shared out evenly, at most ``most`` each."""
+    return -(-tokens // max(1, -(-tokens // most)))
 
 
 def full_logits_bytes(tokens: int, vocabulary: int, bytes_per: int = FP32) -> int:
@@ -46,7 +53,7 @@ def full_logits_bytes(tokens: int, vocabulary: int, bytes_per: int = FP32) -> in
 def logits_chunk_bytes(
     tokens: int, vocabulary: int, bytes_per: int = FP32, *, chunk_bytes: int = CHUNK_BYTES, plain_head: bool = True
 ) -> int:
-    """Peak of the logits of one chunk: n·V·(4 + b), n = min(L, `chunk_rows`), whatever L is.
+    """Peak of the logits of one chunk: n·V·(4 + b), n at most `chunk_rows`, whatever L is.
 
     Args:
         tokens: L, supervised positions.
@@ -55,7 +62,7 @@ def logits_chunk_bytes(
 
     Beside it: L·d·b for the gradient of the hidden states, and V·d·4 for that of a trained head.
     """
-    rows = min(tokens, chunk_rows(vocabulary, chunk_bytes))
+    rows = even_chunk(tokens, chunk_rows(vocabulary, chunk_bytes))
     if not plain_head:
         return full_logits_bytes(rows, vocabulary, bytes_per)
     return rows * vocabulary * (FP32 + bytes_per)
@@ -82,16 +89,35 @@ def offload_device_bytes(tokens: int, width: int, bytes_per: int) -> int:
     return IN_FLIGHT * tokens * width * bytes_per
 
 
-def mlp_bytes(tokens: int, intermediate: int, bytes_per: int, *, tile: int | None = None, gated: bool = True) -> int:
-    """Intermediates of one MLP in its backward pass: min(L, tile)·I·b times 4 (SwiGLU) or 2.
+def mlp_bytes(
+    tokens: int, intermediate: int, bytes_per: int, *, tile: int | None = None, gated: bool = True, product: bool = True
+) -> int:
+    """Intermediates that one MLP keeps for its backward pass: min(L, tile)·I·b times 4 (SwiGLU) or 2.
 
     SwiGLU: gate, its SiLU, up and their product; Liger's kernel keeps gate and up only. Their gradients come on top
     as they are computed, at most as much again. ``tile_mlp`` costs one more forward pass of the MLP.
+
+    Args:
+        product: whether the last matrix keeps its input, for a gradient of its weight or of LoRA on it.
     """
-    return min(tokens, tile or tokens) * intermediate * bytes_per * (4 if gated else 2)
+    return min(tokens, tile or tokens) * intermediate * bytes_per * ((3 if gated else 1) + product)
 
 
 # ------------------------------------------------------------------ switching on
+
+
+def check(settings: TrainSettings) -> None:
+    """Refuse settings of checkpoints where there are none.
+
+    Raises:
+        UserError: with what to change.
+    """
+    if not settings.gradient_checkpointing and (settings.offload or settings.layers_per_checkpoint > 1):
+        name = "offload" if settings.offload else "layers_per_checkpoint"
+        raise UserError(
+            f"train.{name} is about checkpoints, but train.gradient_checkpointing is off",
+            "switch train.gradient_checkpointing on",
+        )
 
 
 def enable(base: Any, settings: TrainSettings) -> list[str]:
@@ -110,13 +136,8 @@ def enable(base: Any, settings: TrainSettings) -> list[str]:
     from longlora.train import blocks, kernels, tiled
     from longlora.train.offload import HostOffload
 
+    check(settings)
     per = settings.layers_per_checkpoint
-    if not settings.gradient_checkpointing and (settings.offload or per > 1):
-        name = "offload" if settings.offload else "layers_per_checkpoint"
-        raise UserError(
-            f"train.{name} is about checkpoints, but train.gradient_checkpointing is off",
-            "switch train.gradient_checkpointing on",
-        )
     done = []
     applied = kernels.apply_liger(base, settings.liger, settings.device)
     if applied:
@@ -133,6 +154,24 @@ def enable(base: Any, settings: TrainSettings) -> list[str]:
             blocks.checkpoint_blocks(base, per, HostOffload().saving if settings.offload else None)
         done.append(f"checkpoints of {per} layer{'s' * (per > 1)}" + ", on the host" * settings.offload)
     return done
+
+
+def give_back_freed() -> bool:
+    """Have glibc return every freed block of `RETURNED` bytes or more to the system, in this process, from now on.
+
+    By itself it raises that threshold to the largest block freed so far (32 MiB at most) and keeps what is below:
+    rows differ in length, the blocks do not fit each other, and a training on a CPU grows to 1.4 times its tensors.
+
+    Returns:
+        Whether it was set: not with another C library, nor against the user's own MALLOC_MMAP_THRESHOLD_.
+    """
+    import ctypes
+    import os
+    import platform
+
+    if platform.libc_ver()[0] != "glibc" or "MALLOC_MMAP_THRESHOLD_" in os.environ:
+        return False
+    return bool(ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, RETURNED))
 
 
 def checkpoint_layers(model: Any) -> None:

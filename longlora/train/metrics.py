@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -75,7 +76,8 @@ class StepCallback(TrainerCallback):
         minutes = (time.monotonic() - self.trainer.last_save) / 60
         due = bool(settings.save_every_steps) and state.global_step % settings.save_every_steps == 0
         due = due or minutes >= settings.save_every_minutes or STOP.requested
-        control.should_save = due and state.global_step < state.max_steps
+        # The last one too: what remains is the output, and if that fails nothing need be trained again.
+        control.should_save = due or state.global_step >= state.max_steps
         control.should_training_stop = control.should_training_stop or STOP.requested
         return control
 
@@ -207,6 +209,15 @@ def peak_memory(device: str) -> int:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def restore_metrics(path: Path, checkpoint: Path) -> None:
+    """The lines as they were when the checkpoint was written."""
+    kept = checkpoint / path.name
+    if kept.exists():
+        aside = path.with_suffix(".tmp")
+        shutil.copyfile(kept, aside)
+        aside.replace(path)
 
 
 def cut_metrics(path: Path, step: int) -> None:

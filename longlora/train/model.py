@@ -10,7 +10,7 @@ from longlora.errors import UserError
 from longlora.hardware import resolve_device, resolve_dtype
 from longlora.models import load_model
 from longlora.quantize import check_bitsandbytes, load_nf4, norms_to_fp32
-from longlora.train import memory
+from longlora.train import launch, memory
 from longlora.train.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -22,19 +22,41 @@ def make_config(folder: Path, settings: TrainSettings) -> PretrainedConfig:
     """The base model's config, extended to ``settings.context_length``.
 
     Raises:
-        UserError: settings that do not go together, or RoPE that cannot be scaled so.
+        UserError: settings that do not go together, a config that is missing or of an unknown kind, or RoPE that
+            cannot be scaled so.
     """
     from transformers import AutoConfig
 
     check_settings(settings)
-    config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
+    try:
+        config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = str(error).strip() or type(error).__name__
+        raise UserError(
+            f"{folder / 'config.json'} cannot be used: {reason.splitlines()[0]}",
+            f"{REMEDY}: a folder with config.json, tokenizer and weights",
+        ) from error
+    config = rope.settled(config, settings.base_window)
     if settings.context_length:
         config = rope.extend(config, settings.context_length, settings.rope)
     return config
 
 
 def check_settings(settings: TrainSettings) -> None:
-    """Refuse combinations that cannot work, before anything is read.
+    """Refuse, before anything is read, combinations that cannot work, and what is not installed.
+
+    Raises:
+        UserError: with what to change.
+    """
+    check_together(settings)
+    if settings.quantize:
+        check_bitsandbytes(f"train.quantize: {settings.quantize}")
+    if settings.optimizer != "adamw":
+        check_bitsandbytes(f"train.optimizer: {settings.optimizer}")
+
+
+def check_together(settings: TrainSettings) -> None:
+    """Refuse combinations that cannot work on any machine.
 
     Raises:
         UserError: with what to change.
@@ -56,14 +78,8 @@ def check_settings(settings: TrainSettings) -> None:
         raise UserError(
             "train.loraplus_lr_ratio and train.learning_rates.B both set the rate of B", "remove one of the two"
         )
-    if settings.quantize:
-        check_bitsandbytes(f"train.quantize: {settings.quantize}")
-        if settings.strategy == "zero3":
-            raise UserError(
-                "train.strategy: zero3 cannot share out 4-bit weights", "use zero2 or ddp, or train.quantize: null"
-            )
-    if settings.optimizer != "adamw":
-        check_bitsandbytes(f"train.optimizer: {settings.optimizer}")
+    launch.check_zero(settings)
+    memory.check(settings)
 
 
 def build_model(folder: Path, config: PretrainedConfig, settings: TrainSettings) -> PeftModel | PreTrainedModel:

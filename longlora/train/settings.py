@@ -12,6 +12,8 @@ from longlora.rope import Method
 from longlora.templates import TemplateSetting
 
 SPEED: dict[str, Any] = {"digest": False}
+WARMUP_STEPS = 20  # where nothing is set, and the training is long enough
+LEAST_GROUP = 16  # tokens
 
 
 class GroupRates(BaseModel):
@@ -69,6 +71,12 @@ class TrainSettings(BaseModel):
         ge=16,
         description="Tokens the model shall handle; above its window, RoPE is scaled. null: as it is.",
     )
+    base_window: int | None = Field(
+        None,
+        ge=16,
+        description="Tokens the model handled before its config's RoPE scaling, where that leaves it open (linear, "
+        "without original_max_position_embeddings). null: as the config says.",
+    )
     rope: Method = Field("linear", description="How RoPE is scaled: linear (LongLoRA), dynamic, yarn or llama3.")
     attention: Literal["s2_attn", "s2_attn_wrap", "full"] = Field(
         "s2_attn",
@@ -84,7 +92,7 @@ class TrainSettings(BaseModel):
     group: float = Field(
         0.25,
         gt=0,
-        description="Group of s2_attn: a share of row_tokens (below 1; the paper's 1/4) or tokens. "
+        description="Group of s2_attn: a share of row_tokens (below 1; the paper's 1/4) or tokens (16 and more). "
         "Smaller is faster on long rows and further from full attention.",
     )
 
@@ -123,7 +131,11 @@ class TrainSettings(BaseModel):
     schedule: Literal["constant_with_warmup", "cosine", "linear"] = Field(
         "constant_with_warmup", description="Course of the rate after warm-up; cosine and linear fall to 0."
     )
-    warmup_steps: int = Field(20, ge=0, description="Steps in which the rate rises from 0.")
+    warmup_steps: int | None = Field(
+        None,
+        ge=0,
+        description="Steps in which the rate rises from 0; null: 20, but at most a tenth of the training's steps.",
+    )
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decay, of all groups but norms.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm.")
     max_steps: int | None = Field(None, ge=1, description="Optimizer steps; null: as many as epochs take.")
@@ -206,7 +218,22 @@ class TrainSettings(BaseModel):
             raise ValueError(f"row_tokens ({self.row_tokens}) is above context_length ({self.context_length})")
         if self.group >= 1 and self.group != int(self.group):
             raise ValueError(f"group ({self.group}) is a share below 1 or a whole number of tokens")
+        if 1 <= self.group < LEAST_GROUP:
+            raise ValueError(
+                f"group ({self.group:g}) would be {self.group:g} token{'s' * (self.group > 1)}, too few to attend to: "
+                f"give a share of the row below 1, such as 0.25, or {LEAST_GROUP} tokens or more; "
+                "attention: full is the whole row"
+            )
         return self
+
+    def warmup(self, steps: int) -> int:
+        """Warm-up steps of a training of ``steps``."""
+        return min(WARMUP_STEPS, steps // 10) if self.warmup_steps is None else self.warmup_steps
+
+    @property
+    def stated_devices(self) -> int:
+        """``devices``, auto as 1."""
+        return 1 if self.devices == "auto" else self.devices
 
     def rate(self, group: str) -> float:
         """The peak learning rate of a parameter group (A, B, embed, norm, head)."""

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from longlora import adapters, attention, models, rope
+from longlora import adapters, attention, models
 from longlora.errors import UserError
 from longlora.flops import Shape
 from longlora.models import ModelSettings
-from longlora.train.model import check_config, make_config
+from longlora.train import preflight
+from longlora.train.model import make_config
 from longlora.train.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Sizes:
     frozen_other: int
     tied: bool
     rms_norm: bool
+    one_kind: bool  # all layers attend alike: they can share a checkpoint
     mlp_input_kept: bool  # LoRA on the MLP, or its weights trained: its inputs are needed in the backward pass
 
     @property
@@ -51,14 +53,19 @@ class Sizes:
         return "head" in self.trained or "base" in self.trained or (self.tied and "embed" in self.trained)
 
 
-def measure(model: ModelSettings, settings: TrainSettings) -> Sizes:
+def measure(model: ModelSettings, settings: TrainSettings, devices: int | None = None) -> Sizes:
     """The sizes of ``model`` as ``settings`` train it.
+
+    Args:
+        model: a folder or a name.
+        settings: of the training.
+        devices: that share a step; None: as ``settings`` say, auto as 1.
 
     Raises:
         UserError: its config is not to be had, the architecture is not counted, or training would refuse it.
     """
     config = read_config(model, settings)
-    check_config(config, settings)
+    found = preflight.check(config, settings, devices or settings.stated_devices)
     try:
         shape = Shape.of(config)
     except ValueError as error:
@@ -77,13 +84,14 @@ def measure(model: ModelSettings, settings: TrainSettings) -> Sizes:
     return Sizes(
         name=name,
         shape=shape,
-        window=settings.context_length or rope.window(config),
+        window=found.context,
         total=total,
         trained=trained,
         frozen_linear=frozen_linear,
         frozen_other=sum(p.numel() for p in frozen) - frozen_linear,
         tied=head is not None and head.weight is embedding.weight,
         rms_norm=hasattr(config, "rms_norm_eps"),
+        one_kind=len(set(getattr(config, "layer_types", None) or [])) < 2,
         mlp_input_kept=mlp_kept,
     )
 

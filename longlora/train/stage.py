@@ -9,10 +9,11 @@ output      adapter/ (or model/) metrics.jsonl loss.svg parameters.json, renamed
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from longlora.errors import UserError
 from longlora.hardware import resolve_dtype
 from longlora.models import load_tokenizer
 from longlora.templates import choose_template
-from longlora.train import data, distributed, finished
+from longlora.train import data, distributed, finished, preflight
 from longlora.train.checkpoints import sync
 from longlora.train.lineage import dataset_lineage
 from longlora.train.model import build_model, make_config
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-STAGE_VERSION = 3
+STAGE_VERSION = 4
 
 Report = Callable[..., None]
 
@@ -56,12 +57,11 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
 
     Returns:
         steps, rows, tokens, first_loss, last_loss, loss_start and loss_end (means of the first and last
-        tenth of the steps), tokens_per_second, flops, utilisation (see metrics.py), trainable_parameters
-        (per group), peak_memory_bytes,
-        resumed_from (step or None), context_length, group_tokens.
+        quarter of the steps), tokens_per_second, flops, utilisation (see metrics.py), trainable_parameters
+        (per group), peak_memory_bytes, resumed_from (step or None), context_length, group_tokens.
 
     Raises:
-        UserError: a mistake in settings or data.
+        UserError: a mistake in settings or data, or the GPU's memory is used up.
         LossNotFinite: training diverged.
     """
     result, output = work / "result.json", work / "output"
@@ -69,7 +69,8 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
 
     import torch
 
-    from longlora.train.launch import accumulation, strategy_of
+    from longlora.train.launch import strategy_of
+    from longlora.train.memory import give_back_freed
     from longlora.train.metrics import peak_memory, summary
     from longlora.train.sinks import check_sinks
     from longlora.train.trainer import LongTrainer, device_of
@@ -79,22 +80,17 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
         torch.set_num_threads(settings.threads)
     settings = settings.model_copy(update={"dtype": resolve_dtype(settings.dtype)})
     device = device_of(settings)
+    if device == "cpu":
+        give_back_freed()
     distributed.start(device)
     strategy_of(settings)
-    accumulation(settings, distributed.world())
     if not distributed.is_main():
         report = silent
 
     # Data: samples -> packed rows -> the stream of all steps
-    tokenizer = load_tokenizer(inputs["model"])
     config = make_config(inputs["model"], settings)
-    context_length = settings.context_length or rope.window(config)
-    row_tokens = settings.row_tokens or context_length
-    if row_tokens > context_length:
-        raise UserError(
-            f"train.row_tokens ({row_tokens:,}) is above the model's context of {context_length:,} tokens",
-            "set train.context_length to extend the model, or lower train.row_tokens",
-        )
+    tokenizer = load_tokenizer(inputs["model"])
+    context_length, row_tokens, group = preflight.check(config, settings, distributed.world())
     record = inputs["datasets_build"] / "stats.json" if "datasets_build" in inputs else None
     template = choose_template(inputs.get("template", settings.template), record)
     with distributed.main_first():  # it fills the cache of tokens, the others read it
@@ -105,16 +101,15 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
     steps = settings.max_steps or max(1, round(settings.epochs * len(rows) / settings.global_batch_size))
     stream = data.stream(rows, steps * settings.global_batch_size, settings.seed)
 
-    group = None if settings.attention == "full" else attention.group_tokens(settings.group, row_tokens)
     longest = int(rows.lengths.max())
-    if group is not None and settings.group < 1 and longest <= group:
-        report("warning", message=f"no row is longer than train.group ({group:,} tokens): the attention is full")
-    setattr(config, attention.GROUP_ATTRIBUTE, group)
+    if group is not None and int(samples.lengths.max()) <= group:  # not the row, whose samples are blind to each other
+        report("warning", message=f"no sample is longer than train.group ({group:,} tokens): the attention is full")
     config.use_cache = False
 
     # Finished already?
     base_digests = distributed.from_main(lambda: finished.model_digests(inputs["model"], work, report))
-    fingerprint = run_fingerprint(settings, config, base_digests, stream)
+    parts = run_parts(settings, config, base_digests, stream)
+    fingerprint = run_fingerprint(parts)
     before = distributed.from_main(lambda: finished.metrics_of(output, result, fingerprint, report))
     if before is not None:
         return before
@@ -122,13 +117,22 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
     # Model: frozen base in settings.dtype (or 4 bits), trained parts in fp32
     if rope.is_dynamic(config):
         report("warning", message=rope.DYNAMIC_WARNING)
-    model = build_model(inputs["model"], config, settings)
-    parameters = adapters.parameter_report(model)
+    if settings.warmup(steps) >= steps:
+        report(
+            "warning",
+            message=f"train.warmup_steps ({settings.warmup(steps)}) takes all of the {steps} steps: the rate never "
+            "reaches train.learning_rate",
+        )
+    with memory_told(settings, row_tokens):
+        model = build_model(inputs["model"], config, settings)
+        parameters = adapters.parameter_report(model)
+        for line in parameter_lines(parameters):
+            report("note", message=line)
 
-    # Train
-    trainer = LongTrainer(model, stream, settings, work, report, fingerprint, tokenizer.pad_token_id)
-    trainer.rows_per_epoch = len(rows)
-    resumed = trainer.resume_and_train(lambda message: report("warning", message=message))
+        # Train
+        trainer = LongTrainer(model, stream, settings, work, report, fingerprint, tokenizer.pad_token_id, parts)
+        trainer.rows_per_epoch = len(rows)
+        resumed = trainer.resume_and_train(lambda message: report("warning", message=message))
 
     distributed.barrier()  # the first process has written its last line
 
@@ -164,7 +168,7 @@ def run(settings: TrainSettings, inputs: dict[str, Path], work: Path, report: Re
         if distributed.is_main():
             own_tokenizer = tokenizer if template.chat_template else None
             _publish(model, trainer.metrics_file, parameters, info, output, result, fingerprint, metrics, own_tokenizer)
-    distributed.barrier()
+    distributed.after_main()
     return metrics
 
 
@@ -179,17 +183,73 @@ def digested_settings(settings: TrainSettings) -> dict[str, Any]:
     return settings.model_dump(mode="json", exclude=left_out)
 
 
-def run_fingerprint(
+def run_parts(
     settings: TrainSettings, config: PretrainedConfig, base: dict[str, str], stream: data.Stream[data.Row]
-) -> str:
+) -> dict[str, Any]:
     """What a checkpoint must agree on to be resumed: settings, model config, base weights, every token in order.
 
-    ``base``: of `finished.model_digests`. Where the base lies does not count.
+    Of the config what training sets; the rest is ``config.json``, by its digest in ``base``. All of it would hold the
+    version and the defaults of the transformers that runs.
+
+    Args:
+        base: of `finished.model_digests`. Where the base lies does not count.
     """
-    model = {k: v for k, v in config.to_dict().items() if k != "_name_or_path"}
-    parts: list[Any] = [STAGE_VERSION, digested_settings(settings), model, base]
-    parts.append(data.stream_digest(stream))
+    shown = config.to_dict()
+    return {
+        "version": STAGE_VERSION,
+        "settings": digested_settings(settings),
+        "model": {k: shown.get(k) for k in ("rope_parameters", "max_position_embeddings", attention.GROUP_ATTRIBUTE)},
+        "base": base,
+        "rows": data.stream_digest(stream),
+    }
+
+
+def run_fingerprint(parts: dict[str, Any]) -> str:
+    """One name for all of them."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def parameter_lines(parameters: dict[str, Any]) -> list[str]:
+    """The parameter report in words: what is trained of how much, then each group."""
+    tied = ", embedding and head tied" if parameters["tied"] else ""
+    first = f"{parameters['trainable']:,} of {parameters['total']:,} parameters are trained"
+    return [
+        f"{first} ({parameters['share']:.2%}{tied})",
+        *(
+            f"  {name}: {group['parameters']:,} in {group['tensors']} tensors, {group['dtype']}"
+            for name, group in parameters["groups"].items()
+        ),
+    ]
+
+
+@contextlib.contextmanager
+def memory_told(settings: TrainSettings, row_tokens: int) -> Iterator[None]:
+    """Say what to change where the GPU's memory does not suffice.
+
+    Raises:
+        UserError: in place of torch's error.
+    """
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        lower = [] if settings.micro_batch_size == 1 else ["lower train.micro_batch_size"]
+        for name, value in (
+            ("gradient_checkpointing", True),
+            ("offload", True),
+            ("tile_mlp", 4096),
+            ("quantize", "nf4"),
+        ):
+            if not getattr(settings, name) and (name != "quantize" or settings.lora is not None):
+                lower.append(f"set train.{name}: {str(value).lower()}")
+        lower.append("lower train.row_tokens")
+        raise UserError(
+            f"the GPU's memory is used up, with rows of {row_tokens:,} tokens, {settings.micro_batch_size} at a time: "
+            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}",
+            f"{', or '.join(lower)}; `longfolio train RUN --estimate` says what suffices. Settings marked ° in "
+            "docs/settings.md change memory only: with them the last checkpoint is continued",
+        ) from error
 
 
 def _publish(

@@ -11,8 +11,9 @@ number first.
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ from longlora.train import checkpoints, distributed, launch, zero
 from longlora.train.checkpoints import Checkpoint, Layout
 from longlora.train.data import Row, collate
 from longlora.train.finite import REPORT, judge
-from longlora.train.metrics import StepCallback, cut_metrics
+from longlora.train.metrics import StepCallback, cut_metrics, restore_metrics
 from longlora.train.objective import Objective
 from longlora.train.optimizer import make_optimizer
 from longlora.train.settings import TrainSettings
@@ -52,6 +53,7 @@ class LongTrainer(Trainer):
         report: takes ``progress`` after each step and ``warning``.
         fingerprint: of this run, see `checkpoints`.
         pad_id: token for the tail of a shorter row in a micro batch.
+        parts: what the fingerprint is of, see `checkpoints`.
 
     Raises:
         UserError: the processes cannot share the global batch, or the strategy cannot be had.
@@ -66,19 +68,21 @@ class LongTrainer(Trainer):
         report: Report,
         fingerprint: str,
         pad_id: int,
+        parts: Mapping[str, Any] | None = None,
     ) -> None:
         self.strategy = launch.strategy_of(settings)
         device = device_of(settings)
         deepspeed = self.strategy in launch.ZERO
         accelerator = zero.prepare(device) if deepspeed else None
+        steps = len(rows) // settings.global_batch_size
         arguments = TrainingArguments(
             output_dir=str(work / "trainer"),  # never written: saving is ours
-            max_steps=len(rows) // settings.global_batch_size,
+            max_steps=steps,
             per_device_train_batch_size=settings.micro_batch_size,
             gradient_accumulation_steps=launch.accumulation(settings, distributed.world()),
             learning_rate=settings.learning_rate,
             lr_scheduler_type=settings.schedule,
-            warmup_steps=settings.warmup_steps,
+            warmup_steps=settings.warmup(steps),
             max_grad_norm=settings.max_grad_norm,
             seed=settings.seed,
             use_cpu=device == "cpu" and not deepspeed,
@@ -86,7 +90,7 @@ class LongTrainer(Trainer):
             accelerator_config=accelerator,
             ddp_backend="gloo" if device == "cpu" and not deepspeed and distributed.launched() else None,
             ddp_find_unused_parameters=False,
-            ddp_broadcast_buffers=False,  # dynamic RoPE's follow each rank's own rows
+            ddp_broadcast_buffers=False,  # nothing changes them: dynamic RoPE too is held (rope.hold_dynamic)
             save_strategy="no",
             logging_steps=1,
             logging_nan_inf_filter=False,
@@ -110,6 +114,7 @@ class LongTrainer(Trainer):
         self.adapter, self.rows, self.work = model, rows, work
         self.rows_per_epoch = len(rows)  # for the metrics; whoever knows the stream's epochs says better
         self.settings, self.fingerprint, self.report = settings, fingerprint, report
+        self.parts = parts
         self.layout = Layout(distributed.world(), self.strategy)
         self.checkpoint_root, self.metrics_file = work / "checkpoints", work / "metrics.jsonl"
         self.row_ids: list[list[str]] = []  # of this process's micro batches since the last optimizer step
@@ -165,6 +170,8 @@ class LongTrainer(Trainer):
     def resume_and_train(self, warn: Callable[[str], None]) -> Checkpoint | None:
         """Train from the newest whole checkpoint, or from the start; returns the checkpoint.
 
+        After the last step there is one too: where it is found, its weights are loaded and nothing is trained.
+
         Raises:
             Stopped: asked to stop by `stopping.STOP`; what was done is in a checkpoint.
             UserError: the checkpoint is of another number of devices, and ZeRO's.
@@ -182,9 +189,10 @@ class LongTrainer(Trainer):
         return found
 
     def _newest(self, warn: Callable[[str], None]) -> Checkpoint | None:
-        found = checkpoints.newest(self.checkpoint_root, self.fingerprint, warn)
+        found = checkpoints.newest(self.checkpoint_root, self.fingerprint, warn, self.parts)
         if found:
             checkpoints.check_layout(found, self.layout)
+            restore_metrics(self.metrics_file, found.path)  # another run may have had the work folder meanwhile
         cut_metrics(self.metrics_file, found.step if found else 0)
         (self.work / REPORT).unlink(missing_ok=True)
         return found
@@ -192,7 +200,7 @@ class LongTrainer(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any = None) -> None:
         began = time.monotonic()
         step = self.state.global_step
-        with checkpoints.writing(self.checkpoint_root, step, self.fingerprint, self.layout) as folder:
+        with checkpoints.writing(self.checkpoint_root, step, self.fingerprint, self.layout, self.parts) as folder:
             with distributed.gathered(self.adapter):
                 if distributed.is_main():
                     save_file(trained_state(self.adapter), folder / TRAINED)
@@ -200,6 +208,7 @@ class LongTrainer(Trainer):
             self._save_rng_state(str(folder))
             if distributed.is_main():
                 self.state.save_to_json(str(folder / "trainer_state.json"))
+                shutil.copyfile(self.metrics_file, folder / self.metrics_file.name)
         self.last_save = time.monotonic()
         STOP.save_seconds = self.last_save - began
 

@@ -6,17 +6,23 @@ fp32, and `Objective` opens autocast inside the engine, which would switch off o
 second copy of what is trained, and what a rank gathers is exact.
 
 The model is built in full by every process and divided afterwards, not while it is loaded: what is mixed, tied
-and cast in it stays as on one device. The host needs memory for one copy of the base per process.
+and cast in it stays as on one device. The host needs memory for one copy of the base per process. A device never
+holds more than its share and one parameter: DeepSpeed's engine would move the whole model there before dividing it,
+so it is divided first (`share_out`).
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from longlora.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _PACKAGED = Path(__file__).parents[1] / "resources" / "deepspeed"
 # In a checkout the wheel's resource folder is the repository's own.
@@ -45,6 +51,8 @@ def prepare(device: str) -> dict[str, Any]:
         os.environ["DS_ACCELERATOR"] = "cpu"
         os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
     import deepspeed.ops
+
+    _have_it_shared_out_first()
     from accelerate import PartialState
     from accelerate.state import AcceleratorState
 
@@ -58,3 +66,40 @@ def prepare(device: str) -> dict[str, Any]:
     finally:
         del os.environ["ACCELERATE_USE_DEEPSPEED"]
     return {"use_configured_state": True}
+
+
+def share_out(model: nn.Module, config: dict[str, Any]) -> None:
+    """Divide the parameters of ``model`` for ZeRO-3: each goes to the device, and all but its share goes at once.
+
+    They stay the same objects, so optimizer groups and ties hold. Buffers go to the device as they are.
+
+    Args:
+        model: on the host, the same on every rank (rank 0's values are given to all).
+        config: DeepSpeed's, batch sizes filled in.
+    """
+    import deepspeed
+    import torch
+    from deepspeed.accelerator import get_accelerator
+
+    deepspeed.zero.Init(module=model, config_dict_or_path=config)
+    device = torch.device(get_accelerator().device_name(int(os.environ["LOCAL_RANK"])))
+    for buffer in model.buffers():
+        buffer.data = buffer.data.to(device)
+
+
+def _have_it_shared_out_first() -> None:
+    """Put `share_out` before ``deepspeed.initialize``, to which accelerate hands no argument of ours."""
+    import deepspeed
+
+    initialize = deepspeed.initialize
+    if hasattr(initialize, "__wrapped__"):
+        return
+
+    @functools.wraps(initialize)
+    def shared_first(*args: Any, **kwargs: Any) -> Any:
+        config = kwargs.get("config_params") or {}
+        if config.get("zero_optimization", {}).get("stage") == 3:
+            share_out(kwargs["model"], config)
+        return initialize(*args, **kwargs)
+
+    deepspeed.initialize = shared_first

@@ -56,6 +56,8 @@ def test_estimate_of_a_recipe_that_does_not_fit(longfolio, seven_b: str) -> None
         assert text in shown.output, shown.output
     told = json.loads(longfolio(*command, "--json").stdout)
     assert not told["fits"] and told["advice"]["found"] and told["advice"]["set"]
+    narrow = told["advice"]["device_bytes"] > 0.9 * told["device"]["memory_bytes"]
+    assert told["advice"]["narrow"] is narrow and ("(narrowly)" in shown.output) is narrow
     options = [x for pair in told["advice"]["set"] for x in ("--set", pair)]
     again = json.loads(longfolio(*command, *options, "--json").stdout)
     assert again["fits"] and again["advice"] is None  # the advice holds

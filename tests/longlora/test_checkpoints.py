@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
+from flows.errors import may_pass
 from longlora.errors import UserError
 from longlora.train import checkpoints, finished
 from longlora.train.checkpoints import Checkpoint, Layout
@@ -50,6 +53,7 @@ def test_a_damaged_file_anywhere_is_seen(tmp_path, file, harm):
     found = checkpoints.newest(tmp_path, "run", warnings.append)
     assert found is not None and found.step == 1
     assert len(warnings) == 1 and "step-00000002" in warnings[0]
+    assert names(tmp_path) == ["damaged-00000002", "step-00000001"]
 
 
 @pytest.mark.parametrize("manifest", [None, "", "[]", "{}", '{"files": {}, "step": 3}', '{"files": 1}'])
@@ -63,14 +67,69 @@ def test_an_unreadable_checkpoint_does_not_push_out_the_good_one(tmp_path, manif
     found = checkpoints.newest(tmp_path, "run", warnings.append)
     assert found is not None and found.step == 1 and len(warnings) == 2
     write(tmp_path, 2)
+    assert names(tmp_path) == ["damaged-00000003", "step-00000001", "step-00000002"]  # of damaged ones the newest
+
+
+PARTS = {"settings": {"seed": 0, "lora": {"r": 8}}, "base": {"model.safetensors": "a" * 64}}
+
+
+def test_another_run_is_put_aside_and_what_differs_is_told(tmp_path):
+    write(tmp_path, 1, "before", parts=PARTS)
+    write(tmp_path, 2, "before", parts=PARTS)
+    now = {**PARTS, "settings": {"seed": 1, "lora": None}}
+    warnings: list[str] = []
+    assert checkpoints.newest(tmp_path, "run", warnings.append, now) is None
+    assert names(tmp_path) == ["other-before-00000002"]  # of another run the newest
+    assert len(warnings) == 1 and "other settings" in warnings[0] and "step-00000002" in warnings[0]
+    assert "settings.seed 0, now 1" in warnings[0] and "settings.lora.r 8, now null" in warnings[0]
+    assert "base" not in warnings[0]
+    assert checkpoints.newest(tmp_path, "run", pytest.fail) is None  # told once
+
+
+def test_settings_that_are_back_continue_their_own(tmp_path):
+    """The other run has checkpoints of the same step; neither costs the other."""
+    write(tmp_path, 2, "a")
+    assert checkpoints.newest(tmp_path, "b", lambda message: None) is None
+    for step in (1, 2, 3):
+        write(tmp_path, step, "b")
+    assert names(tmp_path) == ["other-a-00000002", "step-00000002", "step-00000003"]  # not among those that count
+    found = checkpoints.newest(tmp_path, "a", lambda message: None)
+    assert found == Checkpoint(tmp_path / "step-00000002", 2)
+    assert json.loads((found.path / "manifest.json").read_text())["fingerprint"] == "a"
+    assert names(tmp_path) == ["other-b-00000003", "step-00000002"]
+    found = checkpoints.newest(tmp_path, "b", lambda message: None)
+    assert found == Checkpoint(tmp_path / "step-00000003", 3)
+    warnings: list[str] = []
+    assert checkpoints.newest(tmp_path, "c", warnings.append) is None
+    assert names(tmp_path) == ["other-b-00000003"] and any("deleted" in message for message in warnings)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
+@pytest.mark.parametrize("name", ["weights", "manifest.json"])
+def test_a_read_error_costs_no_checkpoint(tmp_path, monkeypatch, number, name):
+    write(tmp_path, 1)
+    write(tmp_path, 2)
+    with monkeypatch.context() as patch:
+        refuse(patch, number, name)
+        with pytest.raises(UserError, match="cannot be read") as caught:
+            checkpoints.newest(tmp_path, "run", pytest.fail)
+    assert "try again" in caught.value.remedy
+    assert may_pass(caught.value) == (number != errno.EACCES)
+    assert checkpoints.newest(tmp_path, "run", pytest.fail) == Checkpoint(tmp_path / "step-00000002", 2)
     assert names(tmp_path) == ["step-00000001", "step-00000002"]
 
 
-def test_of_another_run(tmp_path):
-    write(tmp_path, 1, "other")
-    warnings: list[str] = []
-    assert checkpoints.newest(tmp_path, "run", warnings.append) is None
-    assert "other settings" in warnings[0] and not names(tmp_path)
+def refuse(patch: pytest.MonkeyPatch, number: int, name: str) -> None:
+    """Have files of this name fail when they are opened."""
+    opened = Path.open
+
+    def failing(self: Path, *args, **kwargs):
+        if self.name == name:
+            raise OSError(number, os.strerror(number), str(self))
+        return opened(self, *args, **kwargs)
+
+    patch.setattr(Path, "open", failing)
+    patch.setattr(Path, "read_text", lambda self, *args: failing(self).read())
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -109,6 +110,52 @@ def test_a_row_without_an_answer_is_refused(tokenizer, tmp_path):
 
 def sample(n: int) -> data.Sample:
     return data.Sample(str(n), np.arange(n, dtype=np.int32), np.arange(n, dtype=np.int32))
+
+
+WRONG_ROWS = [
+    ({"instruction": None, "output": "b"}, "instruction is missing"),
+    ({"instruction": "a", "output": None}, "output is missing"),
+    ({"instruction": "a", "output": 7}, "output is a int"),
+    ({"messages": "[]"}, "messages is a str"),
+    ({"messages": None}, "messages is missing"),
+    ({"messages": ["hello"]}, "message 1 is a str"),
+    ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant"}]}, "content of message 2 is missing"),
+    ({"messages": [{"role": "user", "content": None}]}, "content of message 1 is missing"),
+    ({"messages": [{"content": "a"}]}, "role of message 1 is missing"),
+]
+
+
+@pytest.mark.parametrize(("row", "message"), WRONG_ROWS)
+@pytest.mark.parametrize("template", ["chat", "plain"])
+def test_a_row_of_the_wrong_form_is_named(tokenizer, tmp_path, row, message, template):
+    (tmp_path / "data").mkdir()
+    pq.write_table(pa.Table.from_pylist([{"id": "r-7", **row}]), tmp_path / "data" / "train-0.parquet")
+    with pytest.raises(UserError, match=f"row r-7: {message}") as caught:
+        data.sft_samples(tmp_path, tokenizer, template, 96, tmp_path / "tokens")
+    assert "correct the row" in caught.value.remedy
+
+
+@pytest.mark.parametrize("kind", ["sft", "text"])
+def test_a_tokenizer_without_an_end_is_refused(train, tmp_path, tiny_model_dir, kind):
+    """It would teach to write None after each answer."""
+    folder = shutil.copytree(tiny_model_dir, tmp_path / "model")
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (folder / name).exists():
+            values = json.loads((folder / name).read_text())
+            values.pop("eos_token", None)
+            (folder / name).write_text(json.dumps(values))
+    with pytest.raises(UserError, match="no EOS token") as caught:
+        train(tmp_path / "work", model=folder, max_steps=1, data=kind, template="plain")
+    assert "eos_token" in caught.value.remedy
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]"])
+def test_splits_that_cannot_be_read(tmp_path, content):
+    splits = tmp_path / "splits.json"
+    if content is not None:
+        splits.write_text(content)
+    with pytest.raises(UserError, match=r"splits\.json cannot be read"):
+        data.train_documents(splits)
 
 
 def test_collate_marks_documents():

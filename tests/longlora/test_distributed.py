@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
+import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -101,6 +104,66 @@ def test_two_processes_do_what_one_does(tmp_path, alone, dataset, tiny_model_dir
     assert all(not torch.equal(first[name], last[name]) for name in first)
 
 
+WATCHED = """
+import json, os, sys
+from pathlib import Path
+os.environ["DS_ACCELERATOR"] = "cpu"
+import deepspeed, torch
+from longlora.train.__main__ import main
+
+moved, gathered = [0], [0]
+to, Gathered = torch.nn.Module.to, deepspeed.zero.GatheredParameters
+
+def watched(module, *args, **kwargs):
+    moved.append(sum(p.numel() for p in module.parameters()))
+    return to(module, *args, **kwargs)
+
+class WatchedGathered(Gathered):
+    def __init__(self, params, *args, **kwargs):
+        gathered.append(len(list(params)))
+        super().__init__(params, *args, **kwargs)
+
+torch.nn.Module.to, deepspeed.zero.GatheredParameters = watched, WatchedGathered
+code = main(sys.argv[2:])
+found = {"parameters at once to the device": max(moved), "gathered together": max(gathered)}
+Path(sys.argv[1] + os.environ["RANK"]).write_text(json.dumps(found))
+sys.exit(code)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lora", [True, False])
+def test_zero3_has_no_device_hold_the_whole_model(tmp_path, dataset, tiny_model_dir, lora):
+    """Not at the start, not for a checkpoint, not for the output; and what is trained stays what one process trains."""
+    pytest.importorskip("deepspeed")
+    options = {**OPTIONS, "max_steps": 3, "save_every_steps": 1}
+    if not lora:
+        options |= {"lora": None, "learning_rates": {}}
+    succeed(dataset, tiny_model_dir, tmp_path / "one", **options)
+    script, work = tmp_path / "watched.py", tmp_path / "two"
+    script.write_text(WATCHED)
+    _, _, _, *arguments = ranks.command(dataset, tiny_model_dir, work, **options, devices=2, strategy="zero3")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    done = subprocess.run(
+        [*torchrun, str(tmp_path / "seen"), *arguments],
+        env=ranks.environment(), capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    for rank in "01":
+        seen = json.loads((tmp_path / f"seen{rank}").read_text())
+        assert seen["parameters at once to the device"] < 1000, seen  # LoRA's matrices as PEFT makes them
+        assert seen["gathered together"] == 1
+    if lora:
+        assert_same(work, tmp_path / "one")
+    for left in sorted((tmp_path / "one/output").rglob("*.safetensors")):
+        a, b = load_file(left), load_file(work / left.relative_to(tmp_path / "one"))
+        assert a.keys() == b.keys()
+        for name in a:
+            torch.testing.assert_close(a[name], b[name], rtol=0, atol=2e-5, msg=lambda m, n=name: f"{n}: {m}")
+    last = [load_file(tmp_path / run / "checkpoints/step-00000003/trained.safetensors") for run in ("one", "two")]
+    assert last[0].keys() == last[1].keys() and all(last[0][n].shape == last[1][n].shape for n in last[0])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", *ZERO])
 def test_a_killed_process_ends_all_and_the_run_goes_on(tmp_path, alone, dataset, tiny_model_dir, strategy):
@@ -157,7 +220,7 @@ def test_sigterm_of_one_rank_stops_all_after_a_checkpoint(tmp_path, dataset, tin
 
 @pytest.mark.slow
 def test_another_number_of_devices(tmp_path, alone, dataset, tiny_model_dir):
-    """DDP goes on with any; each leg ends where SIGTERM or a shorter schedule left it."""
+    """DDP goes on with any; each leg ends where it is killed after a checkpoint, the last at the end."""
     work = tmp_path / "work"
     options = {**OPTIONS, "save_every_steps": 2}
     for devices, until in ((1, 2), (2, 4), (1, None)):
@@ -260,6 +323,119 @@ def test_the_pipeline_says_what_ended_a_process(tmp_path, dataset, tiny_model_di
     with pytest.raises(ChildFailed, match="longer than a training row") as caught:  # in the ranks
         in_child(work, dataset, tiny_model_dir, row_tokens=16)
     assert "row_tokens" in (caught.value.remedy or "")
+
+
+# ------------------------------------------------------------------ what rank 0 does alone, and what only another meets
+
+SLOW_MAIN = """
+import sys, time
+from datetime import timedelta
+from pathlib import Path
+import torch
+from longlora.train import distributed
+
+folder, rank = Path(sys.argv[1]), int(sys.argv[2])
+(folder / f"ready-{rank}").touch()
+while len(list(folder.glob("ready-*"))) < 2:
+    time.sleep(0.01)
+distributed.TIMEOUT = timedelta(seconds=3)
+distributed.start("cpu")
+
+def slow():
+    if distributed.is_main():
+        time.sleep(5)
+    return distributed.rank()
+
+with distributed.main_first():
+    slow()
+assert distributed.from_main(slow) == 0
+slow()
+distributed.after_main()
+if sys.argv[3] == "collective":
+    slow()
+    distributed.barrier()
+print("done")
+"""
+
+
+def two_ranks(tmp_path: Path, *arguments: str) -> list[tuple[int, str]]:
+    """Exit code and output of two processes that make a group."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (tmp_path / "ranks.py").write_text(SLOW_MAIN)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(tmp_path / "ranks.py"), str(tmp_path), str(rank), *arguments],
+            env=ranks.environment()
+            | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+            | {"MASTER_PORT": str(port)},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for rank in (0, 1)
+    ]  # fmt: skip
+    return [(p.wait(), said) for p in processes for said in [p.communicate(timeout=120)[0]]]
+
+
+def test_the_others_wait_for_the_first_however_long(tmp_path):
+    """Longer than a collective would."""
+    for code, said in two_ranks(tmp_path, ""):
+        assert code == 0 and said.endswith("done\n"), said
+
+
+@pytest.mark.slow
+def test_a_collective_would_not(tmp_path):
+    """The test above means something: here rank 1 gives up."""
+    code, said = two_ranks(tmp_path, "collective")[1]
+    assert code != 0 and "imed out" in said
+
+
+MEETS = """
+import os, sys
+from longlora.errors import UserError
+from longlora.train import stage
+from longlora.train.__main__ import main
+
+def fail(*args, **kwargs):
+    if os.environ["RANK"] in WHO:
+        raise UserError("this folder cannot be read here", "mount it")
+    return choose(*args, **kwargs)
+
+choose, stage.choose_template = stage.choose_template, fail
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("who", ["1", "01"])
+def test_an_error_of_any_process_is_said_once(tmp_path, dataset, tiny_model_dir, who):
+    script = tmp_path / "meets.py"
+    script.write_text(MEETS.replace("WHO", repr(who)))
+    _, _, _, *arguments = ranks.command(dataset, tiny_model_dir, tmp_path / "two", **OPTIONS, devices=2)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    done = subprocess.run(
+        [*torchrun, *arguments],
+        env=ranks.environment(), capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0 and done.stderr.count("this folder cannot be read here\nmount it") == 1, done.stderr
+    assert f"rank {who[-1]}: this folder" in done.stderr or who == "01"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", *ZERO])
+def test_after_the_last_step_only_the_output_is_made_again(tmp_path, dataset, tiny_model_dir, strategy):
+    if strategy in ZERO:
+        pytest.importorskip("deepspeed")
+    work = tmp_path / "two"
+    options = {**OPTIONS, "max_steps": 3, "devices": 2, "strategy": strategy}
+    succeed(dataset, tiny_model_dir, work, **options)
+    before, lines = weights(work), (work / "output/metrics.jsonl").read_text()
+    shutil.rmtree(work / "output")
+    log = succeed(dataset, tiny_model_dir, work, **options)
+    assert "steps " not in log and (work / "output/metrics.jsonl").read_text() == lines
+    assert json.loads((work / "result.json").read_text())["metrics"]["resumed_from"] == 3
+    after = weights(work)
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
 
 
 # ------------------------------------------------------------------ what cannot be

@@ -15,10 +15,13 @@ from hypothesis import strategies as st
 
 from longlora.errors import UserError
 from longlora.models import ModelSettings
+from longlora.train import memory
 from longlora.train.advice import advise
 from longlora.train.device import GIB, host_memory, named_device, this_device
 from longlora.train.estimate import estimate, with_settings
 from longlora.train.footprint import memory_parts
+from longlora.train.launch import accumulation
+from longlora.train.model import check_together
 from longlora.train.settings import TrainSettings
 from longlora.train.sizes import Sizes, measure
 
@@ -104,6 +107,57 @@ def test_a_config_that_is_no_use_is_a_clear_error(tmp_path, content):
         measure(ModelSettings(path=tmp_path), TrainSettings())
 
 
+# ------------------------------------------------------------------ what training refuses
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"devices": 6}, "cannot be shared by 6 devices"),
+        ({"context_length": None, "row_tokens": 65536}, "above the model's context of 4,096"),
+        ({"gradient_checkpointing": False, "offload": True}, "gradient_checkpointing is off"),
+        ({"gradient_checkpointing": False, "layers_per_checkpoint": 2}, "gradient_checkpointing is off"),
+        ({"strategy": "zero3", "devices": 2, "optimizer": "paged_adamw"}, "does not go with train.strategy zero3"),
+        ({"strategy": "zero3", "devices": 2, "quantize": "nf4"}, "zero3 cannot share out 4-bit weights"),
+        ({"lora": None, "quantize": "nf4"}, "nothing else to train"),
+    ],
+)
+def test_no_estimate_of_what_training_refuses(seven_b, train, tmp_path, monkeypatch, changes, message):
+    """Both in the same words: here of the same settings, on a small model."""
+    with pytest.raises(UserError, match=message) as refused:
+        measure(seven_b, recipe(**changes))
+    monkeypatch.setattr("longlora.train.distributed.world", lambda: changes.get("devices", 1))
+    monkeypatch.setattr("longlora.train.distributed.launched", lambda: True)
+    monkeypatch.setattr("longlora.train.distributed.start", lambda device: None)
+    own = {"context_length": None} if "row_tokens" in changes else {"context_length": 1024}
+    with pytest.raises(UserError) as told:
+        train(tmp_path, dtype="float32", **{**own, "global_batch_size": 64, **changes})
+    if "row_tokens" in changes:
+        assert told.value.remedy == refused.value.remedy
+    else:
+        assert str(told.value) == str(refused.value)
+
+
+def test_devices_of_this_machine_share_the_batch(seven_b):
+    with pytest.raises(UserError, match="cannot be shared by 3 devices"):
+        measure(seven_b, recipe(), devices=3)
+    assert measure(seven_b, recipe(), devices=4)
+
+
+@pytest.mark.parametrize(("attention", "group", "accepted"), [
+    ("s2_attn", 4096, True), ("s2_attn", 8192, False), ("full", 4096, False),
+])  # fmt: skip
+def test_a_sliding_window_that_holds_a_group_is_no_obstacle(tmp_path, attention, group, accepted):
+    mistral = {**LLAMA2_7B, "model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": 4096}
+    (tmp_path / "config.json").write_text(json.dumps(mistral))
+    asked = recipe(attention=attention, group=group)
+    if accepted:
+        assert measure(ModelSettings(path=tmp_path), asked).window == 32768
+        return
+    with pytest.raises(UserError, match="sliding window of 4,096 tokens is shorter"):
+        measure(ModelSettings(path=tmp_path), asked)
+
+
 # ------------------------------------------------------------------ devices
 
 
@@ -159,6 +213,8 @@ def test_the_static_parts_are_arithmetic(sizes):
     assert part(blocks, "layers").device == part(parts, "layers").device + 3 * 32768 * 4096 * 2
     shared = memory_parts(recipe(strategy="zero3"), sizes, "cuda", 32768, 4)
     assert part(shared, "trained").device == 16 * trained / 4
+    chunk = memory.even_chunk(32768, memory.chunk_rows(32000))
+    assert part(shared, "loss").device - part(parts, "loss").device == chunk * 32000 * 8  # logits in fp32, twice more
     assert part(shared, "weights").device < part(parts, "weights").device / 4 + 1e9
     paged = memory_parts(recipe(optimizer="paged_adamw_8bit"), sizes, "cuda", 32768, 1)
     assert part(paged, "trained").device == 10 * trained + 6 * sizes.trained["embed"]
@@ -259,6 +315,34 @@ def test_weights_that_do_not_fit_quantized_are_shared(sizes):
     ).fixes
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "paged_adamw", "paged_adamw_8bit"])
+@pytest.mark.parametrize("quantize", ["nf4", None])
+def test_training_takes_the_advice(sizes, optimizer, quantize):
+    """LongQLoRA's settings and a model that only several devices hold: ZeRO-3 is for neither of the two."""
+    large = replace(sizes, window=8192, frozen_linear=10 * sizes.frozen_linear)
+    asked = recipe(context_length=8192, optimizer=optimizer, quantize=quantize)
+    advice = advise(asked, large, named_device("RTX 4090", "bfloat16"))
+    assert advice.changes["strategy"] == "zero3"
+    followed = with_settings(asked, **advice.changes)
+    assert followed.optimizer == "adamw" and followed.quantize is None
+    check_together(followed)
+    assert accumulation(followed, followed.devices) >= 1
+
+
+def test_zero3_is_not_told_to_quantize(sizes):
+    asked = recipe(context_length=8192, strategy="zero3", devices=2)
+    advice = advise(asked, replace(sizes, window=8192), named_device("Prototype 14GB", "bfloat16"))
+    assert advice.result is not None and "quantize" not in advice.changes
+
+
+def test_close_to_full_is_called_narrow(sizes):
+    predicted = estimate(recipe(), sizes, H100)
+    for share, narrow in ((0.85, False), (0.95, True)):
+        assert replace(predicted, device=replace(H100, memory=int(predicted.memory / share))).narrow is narrow
+    offloaded = estimate(recipe(offload=True), sizes, H100)
+    assert replace(offloaded, device=replace(H100, host_memory=int(offloaded.host / 0.95))).narrow
+
+
 def test_host_memory_bounds_offloading(sizes):
     asked, own = recipe(context_length=2**18), replace(sizes, window=2**18)
     roomy, narrow = replace(H100, host_memory=400 * GIB), replace(H100, host_memory=40 * GIB)
@@ -293,14 +377,10 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
 
 
 def measured_growth(model: Path, dataset: Path, work: Path, options: dict) -> int:
-    """Bytes by which a training in a process of its own grew, at its peak.
-
-    Blocks from 1 MiB on go back to the system when they are freed. glibc as it is by default keeps many of them,
-    which is none of the training's need and differs from run to run.
-    """
+    """Bytes by which a training in a process of its own grew, at its peak."""
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, str(model), str(dataset), str(work), json.dumps(options)],
-        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "1048576"},
+        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     return int(done.stdout.split()[-1])

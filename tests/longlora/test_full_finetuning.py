@@ -131,6 +131,39 @@ def test_merged_model_is_the_trained_one(train, tmp_path, bf16_base, dtype):
     load_model(folder, dtype="float32")
 
 
+@pytest.mark.parametrize("given", ["output", "output/model"])
+def test_merge_alone_takes_it(train, tmp_path, bf16_base, given):
+    from longlora.merge.alone import merge_alone
+    from longlora.merge.settings import MergeSettings
+
+    train(tmp_path / "train", model=bf16_base, **FULL, max_steps=1, context_length=1024, row_tokens=96)
+    metrics = merge_alone(
+        MergeSettings(dtype="float32"), tmp_path / "train" / given, str(bf16_base), tmp_path / "out", silent
+    )
+    assert metrics["context_length"] == 1024 and metrics["logits_max_difference"] == 0
+    merged = load_file(tmp_path / "out/output/model/model.safetensors")
+    trained = load_file(tmp_path / "train/output/model/model.safetensors")
+    assert merged.keys() == trained.keys() and all(torch.equal(t, trained[n]) for n, t in merged.items())
+
+
+def test_merge_alone_refuses_what_was_not_trained(tmp_path, bf16_base):
+    from longlora.merge.alone import merge_alone
+    from longlora.merge.settings import MergeSettings
+
+    (tmp_path / "file").write_text("")
+    for given, cause in (
+        (bf16_base, "has no adapter_config"),
+        (tmp_path / "no", "not exist"),
+        (tmp_path / "file", "a file"),
+    ):
+        with pytest.raises(UserError, match=cause) as refused:
+            merge_alone(MergeSettings(), given, str(bf16_base), tmp_path / "out", silent)
+        assert "model/" in refused.value.remedy
+
+
+def silent(*_, **__) -> None: ...
+
+
 def test_an_adapter_folder_is_read_as_before(train, tmp_path):
     from longlora.merge.whole import read_trained, trained_folder
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -438,6 +440,37 @@ def test_formulas_need_no_torch():
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
 
 
+FREED = """
+import gc, resource, torch
+from pathlib import Path
+from longlora.train.memory import give_back_freed
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+assert give_back_freed() is {wanted}
+torch.zeros(30 * 2**20, dtype=torch.uint8)  # freed: from now on glibc would keep blocks of this size
+before = resident()
+blocks = [torch.ones(20 * 2**20, dtype=torch.uint8) for _ in range(20)]
+del blocks[:-1]
+gc.collect()
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="about glibc's malloc")
+@pytest.mark.parametrize("own", [False, True])
+def test_a_training_on_a_cpu_gives_freed_memory_back(own):
+    """The last block stays and keeps those below it on the heap, unless they were never there."""
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20)} if own else dict(os.environ)
+    done = subprocess.run(
+        [sys.executable, "-c", FREED.format(wanted=not own)], cwd=Path(__file__).parents[2], env=environment,
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    left = int(done.stdout)
+    assert left > 300 * 2**20 if own else left < 40 * 2**20
+
+
 def test_formulas():
     million = 1_000_000
     assert memory.checkpoint_bytes(32, million, 4096, 2) == 262_144_000_000
@@ -448,4 +481,6 @@ def test_formulas():
     assert memory.full_logits_bytes(16384, 49152) == 3 * 3_221_225_472
     assert memory.logits_chunk_bytes(million, 49152) <= 2 * memory.CHUNK_BYTES
     assert memory.logits_chunk_bytes(10, 49152) == 10 * 49152 * 8
+    assert memory.even_chunk(1366, 1365) == 683 and memory.even_chunk(10, 1365) == 10 and memory.even_chunk(0, 9) == 0
+    assert memory.mlp_bytes(10, 3, 2, product=False) == 180 and memory.mlp_bytes(10, 3, 2, gated=False) == 120
     assert memory.mlp_bytes(million, 11008, 2, tile=8192) == 8192 * 11008 * 8

@@ -253,6 +253,10 @@ def test_command_line(untied, tmp_path, program) -> None:
     assert result["context_length"] == 128 and result["logits_max_difference"] <= 1e-4
     card = ModelCard.load(Path(result["model"]) / "README.md")
     assert card.data.license == "llama2" and card.data.pipeline_tag == "text-generation"
+    (tmp_path / "file").write_text("kept")
+    file = command(*arguments[:-1], "file", "--context-length", "128", *json_, cwd=tmp_path)
+    assert file.returncode == 2 and "--out file is a file" in file.stderr and "Traceback" not in file.stderr
+    assert (tmp_path / "file").read_text() == "kept"
     wrong = command(*arguments, "--context-length", "128", "--set", "dtype=int8", *json_, cwd=tmp_path)
     assert wrong.returncode == 2 and "dtype" in wrong.stderr
     (tmp_path / "out/output/verification.json").unlink()  # as if it had been stopped before the end

@@ -207,6 +207,14 @@ def test_conversations_that_are_refused(own) -> None:
         render_messages(own, "chat", TURNS[1:])
 
 
+@pytest.mark.parametrize("template", ["inst", "plain", "chat"])
+def test_nothing_to_end_an_answer_with(own, template) -> None:
+    own.chat_template = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
+    own.eos_token = None
+    with pytest.raises(UserError, match="no EOS token"):
+        render(own, template, INSTRUCTION, OUTPUT)
+
+
 def test_begins_with_bos(own) -> None:
     assert not begins_with_bos(own)
 

@@ -130,7 +130,7 @@ def test_killed_process_ends_in_the_same_bytes(train, tmp_path, dataset, tiny_mo
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not list((tmp_path / "killed").glob("checkpoints/step-*6")) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -159,6 +159,65 @@ def test_checkpoint_of_other_settings_is_not_resumed(train, tmp_path):
     metrics, events = train(tmp_path, max_steps=6, save_every_steps=2, seed=1)
     assert metrics["resumed_from"] is None
     assert any(e == "warning" and "other settings" in f["message"] for e, f in events)
+    assert any("settings.seed 0, now 1" in f["message"] for e, f in events if e == "warning")
+
+
+def test_settings_put_back_continue_where_they_were(train, tmp_path):
+    options = {"max_steps": 6, "save_every_steps": 2}
+    train(tmp_path / "straight", **options)
+    work = tmp_path / "work"
+    with pytest.raises(KeyboardInterrupt):
+        train(work, stop_after=5, **options)
+    with pytest.raises(KeyboardInterrupt):  # by mistake, and far enough to have checkpoints of the same steps
+        train(work, stop_after=5, **options, seed=1)
+    metrics, _ = train(work, **options)
+    assert metrics["resumed_from"] == 4
+    assert weights_sha(work) == weights_sha(tmp_path / "straight") and curve(work) == curve(tmp_path / "straight")
+
+
+def test_another_transformers_continues(train, tmp_path, monkeypatch):
+    """Its configs name its version, and have defaults that others lack."""
+    from transformers import LlamaConfig, configuration_utils
+
+    options = {"max_steps": 6, "save_every_steps": 2}
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, stop_after=5, **options)
+    before = LlamaConfig().to_dict()
+    monkeypatch.setattr(configuration_utils, "__version__", "99.0")
+    plain = LlamaConfig.to_dict
+    monkeypatch.setattr(LlamaConfig, "to_dict", lambda self: {**plain(self), "new_default": 1, "dtype": "spelt anew"})
+    changed = {k for k, v in LlamaConfig().to_dict().items() if before.get(k) != v}
+    assert changed == {"transformers_version", "new_default", "dtype"}
+    metrics, events = train(tmp_path, **options)
+    assert metrics["resumed_from"] == 4 and not [f for e, f in events if e == "warning"]
+
+
+def test_after_the_last_step_only_the_output_is_made_again(train, tmp_path, monkeypatch):
+    from longlora.train import stage, trainer
+
+    options = {"max_steps": 5, "lora": {"dropout": 0.1}}
+    train(tmp_path / "straight", **options)
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "_publish", lambda *args: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(OSError, match="No space"):
+            train(tmp_path / "work", **options)
+    assert not (tmp_path / "work/output").exists()
+    monkeypatch.setattr(trainer.LongTrainer, "compute_loss", lambda *args, **kwargs: pytest.fail("trained again"))
+    metrics, _ = train(tmp_path / "work", **options)
+    assert metrics["resumed_from"] == 5 and metrics["steps"] == 5
+    assert weights_sha(tmp_path / "work") == weights_sha(tmp_path / "straight")
+    assert curve(tmp_path / "work") == curve(tmp_path / "straight")
+
+
+def test_what_is_trained_is_told_before_it_is(train, tmp_path):
+    events = train(tmp_path, max_steps=1)[1]
+    notes = [f["message"] for e, f in events if e == "note"]
+    first_step = next(i for i, (e, f) in enumerate(events) if e == "progress" and f["unit"] == "steps")
+    assert all(i < first_step for i, (e, _) in enumerate(events) if e == "note")
+    report = json.loads((tmp_path / "output/parameters.json").read_text())
+    assert f"{report['trainable']:,} of {report['total']:,}" in notes[0]
+    for name, group in report["groups"].items():
+        assert any(f"{name}: {group['parameters']:,} " in note for note in notes[1:])
 
 
 def test_checkpoint_of_another_base_is_not_resumed(train, tmp_path, tiny_model_dir, other_base):
@@ -209,7 +268,51 @@ def test_nan_stops_with_the_rows(train, tmp_path):
     assert not (tmp_path / "output").exists()
 
 
+# ------------------------------------------------------------------ warm-up
+
+
+def rates(work: Path) -> list[float]:
+    return [step[3] for step in curve(work)]
+
+
+def test_warm_up_is_a_tenth_of_a_short_training(train, tmp_path):
+    assert [TrainSettings().warmup(steps) for steps in (1, 9, 10, 100, 200, 5000)] == [0, 0, 1, 10, 20, 20]
+    assert TrainSettings(warmup_steps=20).warmup(5) == 20 and TrainSettings(warmup_steps=0).warmup(500) == 0
+    _, events = train(tmp_path, max_steps=5, warmup_steps=None)
+    assert rates(tmp_path) == [1e-2] * 5 and not [f for e, f in events if e == "warning"]
+
+
+def test_warm_up_that_takes_all_steps_is_told(train, tmp_path):
+    _, events = train(tmp_path, max_steps=3, warmup_steps=3)
+    (message,) = [f["message"] for e, f in events if e == "warning"]
+    assert "train.warmup_steps (3)" in message and "3 steps" in message
+    assert max(rates(tmp_path)) < 1e-2
+
+
 # ------------------------------------------------------------------ mistakes
+
+
+def test_memory_that_is_used_up(train, tmp_path, monkeypatch):
+    from longlora.train import trainer
+
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB.\nSee documentation")
+
+    monkeypatch.setattr(trainer.LongTrainer, "compute_loss", full)
+    with pytest.raises(UserError, match=r"memory is used up.* 96 tokens.*Tried to allocate 3.00 GiB") as caught:
+        train(tmp_path, max_steps=2, micro_batch_size=2, offload=True)
+    remedy = caught.value.remedy
+    assert "lower train.micro_batch_size" in remedy and "train.tile_mlp" in remedy and "--estimate" in remedy
+    assert "gradient_checkpointing" not in remedy and "offload" not in remedy  # they are on
+
+
+@pytest.mark.parametrize("config", [None, "{", "[]", '{"model_type": "unheard-of"}', "{}"])
+def test_a_config_that_is_no_models(train, tmp_path, tiny_model_dir, config):
+    folder = shutil.copytree(tiny_model_dir, tmp_path / "model")
+    (folder / "config.json").unlink() if config is None else (folder / "config.json").write_text(config)
+    with pytest.raises(UserError, match=r"config\.json") as caught:
+        train(tmp_path / "work", model=folder, max_steps=1)
+    assert "Llama" in caught.value.remedy
 
 
 def test_no_rows(train, tmp_path, dataset, tiny_model_dir):
@@ -232,11 +335,22 @@ def test_rows_above_the_context(train, tmp_path):
     assert "train.context_length" in caught.value.remedy
 
 
-def test_a_group_above_the_length_is_full_attention(train, tmp_path):
-    curves = {}
-    for name, options in {"large": {"group": 5000}, "full": {"attention": "full"}}.items():
-        curves[name] = train(tmp_path / name, max_steps=2, **options)[0]["last_loss"]
-    assert curves["large"] == curves["full"]
+def test_samples_that_fit_a_group_have_full_attention(train, tmp_path):
+    """Rows of several samples are longer than the group: what counts is a sample, and the warning says so."""
+    curves, warned = {}, {}
+    for name, options in {
+        "large": {"group": 5000},
+        "of a sample": {"group": 60},
+        "small": {"group": 16},
+        "full": {"attention": "full"},
+    }.items():
+        metrics, events = train(tmp_path / name, max_steps=2, **options)
+        curves[name] = metrics["last_loss"]
+        warned[name] = [e["message"] for kind, e in events if kind == "warning" and "attention is full" in e["message"]]
+    assert metrics["longest_row"] > 60
+    assert curves["large"] == curves["of a sample"] == curves["full"] != curves["small"]
+    assert warned["of a sample"] == ["no sample is longer than train.group (60 tokens): the attention is full"]
+    assert warned["large"] and not warned["small"] and not warned["full"]
 
 
 @pytest.mark.parametrize(
@@ -245,6 +359,8 @@ def test_a_group_above_the_length_is_full_attention(train, tmp_path):
         {"global_batch_size": 3, "micro_batch_size": 2},
         {"context_length": 64, "row_tokens": 96},
         {"group": 1.5},
+        {"group": 1.0},
+        {"group": 15},
         {"unknown": 1},
     ],
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longlora.errors import UserError
-from longlora.prompts import Template, begins_with_bos
+from longlora.prompts import NO_EOS, Template, begins_with_bos
 from longlora.train.checkpoints import file_sha256
 from longlora.train.data import sources
 from longlora.train.data.cache import Pieces, Report, TokenCache, token_cache
@@ -47,16 +47,23 @@ def training_samples(
         report: takes ``progress`` in tokens.
 
     Raises:
-        UserError: no data, unreadable data, or a dataset row that is too long.
+        UserError: no data, unreadable data, a dataset row that is too long, or a tokenizer without EOS.
     """
+    if tokenizer.eos_token_id is None:
+        raise UserError("the model's tokenizer has no EOS token: nothing would end an answer or a text", NO_EOS)
     if settings.data == "sft":
         return sft_samples(inputs["datasets_build"], tokenizer, template, row_tokens, folder, report)
     if settings.texts:
         texts = [inputs.get(f"text-{i}", path) for i, path in enumerate(settings.texts)]
         return plain_text_samples(texts, tokenizer, row_tokens, folder, report)
-    for name in ("pdf2txt", "datasets_build"):
+    for name, what in (
+        ("pdf2txt", "documents.parquet"),
+        ("datasets_build", "splits.json, which says what is to train on"),
+    ):
         if name not in inputs:
-            raise UserError("train.data is text, and there are no documents", "set train.texts")
+            raise UserError(
+                f"train.data is text, and there is no {what}", f"give the output of {name}, or set train.texts"
+            )
     documents, splits = inputs["pdf2txt"] / "documents.parquet", inputs["datasets_build"] / "splits.json"
     return text_samples(documents, splits, tokenizer, row_tokens, folder, report)
 

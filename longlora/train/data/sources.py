@@ -82,9 +82,18 @@ def converted_documents(file: Path, wanted: Collection[str]) -> Iterator[Documen
 
 
 def train_documents(splits: Path) -> set[str]:
-    """The train split's ``doc_id``s in ``splits.json``: ``{doc_id: split}`` or ``{split: [doc_id, ...]}``."""
-    value = json.loads(splits.read_text())
-    listed = value.get("train")
+    """The train split's ``doc_id``s in ``splits.json``: ``{doc_id: split}`` or ``{split: [doc_id, ...]}``.
+
+    Raises:
+        UserError: it is missing, or not of that form.
+    """
+    try:
+        value = json.loads(splits.read_text())
+        listed = value.get("train")
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{splits} cannot be read: {error}", "give the output of datasets_build, or build it again"
+        ) from error
     if isinstance(listed, list):
         return {str(doc_id) for doc_id in listed}
     return {str(doc_id) for doc_id, split in value.items() if split == "train"}

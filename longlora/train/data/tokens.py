@@ -17,6 +17,7 @@ from longlora.train.data.sources import PART, Document
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+WRONG_ROW = "correct the row, or leave it out"
 BATCH = 8 * PART  # characters: enough for several cores, little enough for memory
 
 
@@ -72,18 +73,22 @@ def row_pieces(
     """Every row's prompt and answer, the answer and its end-of-turn token learned; of ``messages`` every answer.
 
     Raises:
-        UserError: a row that the template cannot render, by its id.
+        UserError: a row that is not of that form, or that the template cannot render, by its id.
     """
     for row in rows:
         try:
-            if row.get("messages"):
-                pieces = render_messages(tokenizer, template, row["messages"])
+            if row.get("messages") or "instruction" not in row:
+                pieces = render_messages(tokenizer, template, _checked(row.get("messages")))
             else:
+                for column in ("instruction", "output"):
+                    if not isinstance(row[column], str):
+                        raise UserError(f"{column} is {_kind(row[column])}, not text", WRONG_ROW)
                 rendered = render(tokenizer, template, row["instruction"], row["output"])
                 start = max(1, rendered.answer_start)
                 pieces = [(rendered.input_ids[:start], False), (rendered.input_ids[start:], True)]
         except UserError as error:
-            raise UserError(f"train.template, row {row['id']}: {error}", error.remedy) from error
+            where = "dataset" if error.remedy == WRONG_ROW else "train.template"
+            raise UserError(f"{where}, row {row['id']}: {error}", error.remedy) from error
         except ValueError as error:
             raise UserError(
                 f"train.template, row {row['id']}: {error}", "set train.template to inst or plain"
@@ -95,3 +100,24 @@ def row_pieces(
         if not (tokens >= 0).any():
             raise UserError(f"row {row['id']} has nothing to learn", "give it an answer, or leave it out")
         yield Piece(str(row["id"]), tokens, True)
+
+
+def _checked(messages: Any) -> list[Mapping[str, str]]:
+    """``messages`` of a row, each with a role and a content.
+
+    Raises:
+        UserError: they are anything else.
+    """
+    if not isinstance(messages, list):
+        raise UserError(f"messages is {_kind(messages)}, not a list of role and content", WRONG_ROW)
+    for number, message in enumerate(messages, 1):
+        if not isinstance(message, Mapping):
+            raise UserError(f"message {number} is {_kind(message)}, not a role and a content", WRONG_ROW)
+        for key in ("role", "content"):
+            if not isinstance(message.get(key), str):
+                raise UserError(f"{key} of message {number} is {_kind(message.get(key))}, not text", WRONG_ROW)
+    return messages
+
+
+def _kind(value: Any) -> str:
+    return "missing" if value is None else f"a {type(value).__name__}"
