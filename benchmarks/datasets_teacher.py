@@ -137,7 +137,8 @@ class Store:
             "concurrency": 3, "output_tokens": 256, "junk_retries": 0, "backoff_seconds": 0.2, **more,
         }  # fmt: skip
         changes = {
-            "dataset.max_tokens": 1024, "dataset.recipes": ["title", "quote", "paper-qa", "summary"],
+            "dataset.max_tokens": 1024, "dataset.min_validation_rows": 1,
+            "dataset.recipes": ["title", "quote", "paper-qa", "summary"],
             "dataset.per_document": args.per_document, "dataset.teacher": teacher, "dataset.imports": [],
         }  # fmt: skip
         pairs = [part for key, value in changes.items() for part in ("--set", f"{key}={json.dumps(value)}")]
