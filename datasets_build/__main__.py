@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from datasets_build.settings import DatasetSettings
+from longlora.overrides import read_settings
 from pdf2txt.errors import UserError
 
+SCHEMA = "docs/settings.md lists every key (below dataset) with its meaning"
 EXIT_FAILED, EXIT_USAGE = 1, 2  # as longfolio's: 2 is told before anything is built
 
 
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     out = args.out.resolve()  # "." has no name
     code = EXIT_USAGE
     try:
-        settings = _settings(args.settings, args.set)
+        settings = read_settings(DatasetSettings, args.settings, args.set, "seed=5", SCHEMA)
         work = _check_out(out)
         inputs = {"pdf2txt": _documents(args.documents), "model": args.model, "units": work / "units"}
         _check_inputs(settings, inputs)
@@ -108,40 +108,6 @@ def _check_out(out: Path) -> Path:
             "name a new folder, an empty one, or an earlier dataset, which is replaced",
         )
     return out.with_name(out.name + ".work")
-
-
-def _settings(file: Path | None, pairs: list[str]) -> DatasetSettings:
-    """The settings of a file, with ``--set`` on top.
-
-    Raises:
-        UserError: not YAML, an unknown key, or a bad value.
-    """
-    import yaml
-
-    from longlora.explain import explain
-
-    schema = "docs/settings.md lists every key (below dataset) with its meaning"
-    try:
-        values: Any = yaml.safe_load(file.read_text(encoding="utf-8")) or {} if file else {}
-    except (yaml.YAMLError, ValueError, OSError) as error:
-        raise UserError(f"--settings {file}: {error}", "name a YAML file") from error
-    for pair in pairs:
-        key, separator, value = pair.partition("=")
-        *parents, name = key.split(".")
-        at = values
-        for parent in parents:
-            at = at.setdefault(parent, {}) if isinstance(at, dict) else None
-        if not separator or not isinstance(at, dict):
-            raise UserError(f"--set {pair}: " + ("no such key" if separator else "write KEY=VALUE"), schema)
-        try:
-            at[name] = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError) as error:
-            raise UserError(f"--set {pair}: the value is not YAML", "quote the value") from error
-    try:
-        return DatasetSettings.model_validate(values)
-    except ValidationError as error:
-        wrong = "; ".join(explain(item, DatasetSettings) for item in error.errors())
-        raise UserError(f"settings: {wrong}", schema) from None
 
 
 def _report(event: str, **fields: Any) -> None:

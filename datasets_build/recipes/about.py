@@ -40,11 +40,11 @@ _EMPTY_WORDS = """
 """
 # Verbs of texts about their work, and words of old books.
 _MORE_EMPTY_WORDS = """
-    afterwards allow allows apply applies available called came come compare compares describe describes develop
-    develops does each enable enables hath having herein implement implements implies imply introduce introduces
-    involve involves learn mention mentions mine neither nobody none nor nothing offer offers ours present presents
-    promote promotes propose proposes require requires respectively said sent shook sometimes somebody someone
-    support supports teach thee thence thine thou thy tell thus unto upon wilt ye yours
+    afterwards allow allows applies apply available called compare compares describe describes develop develops
+    enable enables hath herein implement implements implies imply introduce introduces involve involves learn
+    mention mentions mine neither nobody none offer offers ours present presents promote promotes propose
+    proposes require requires respectively sent shook somebody someone sometimes support supports teach tell
+    thee thence thine thou thy unto wilt ye yours
 """
 _EMPTY = frozenset([*_EMPTY_WORDS.split(), *_MORE_EMPTY_WORDS.split()])
 # What stands before a noun, in the languages that do not write nouns large.
