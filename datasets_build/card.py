@@ -226,7 +226,7 @@ def plot_lengths(path: Path, entries: list[Entry], splits: dict[str, str], max_t
     for split, axes in zip(filled, panels, strict=True):
         lengths = [[e.n_tokens for e in entries if e.task == t and splits[e.group] == split] for t in tasks]
         axes.hist(
-            lengths, bins=40, range=(0, max_tokens), stacked=True, label=tasks,
+            lengths, bins=40, range=(0, max_tokens), histtype="stepfilled", stacked=True, label=tasks,
             color=[colours[i % len(colours)] for i in range(len(tasks))],
         )  # fmt: skip
         axes.set_title(f"{split}: {sum(map(len, lengths))} rows", loc="left", fontsize="medium")

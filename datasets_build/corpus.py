@@ -8,17 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from datasets_build.fingerprint import content_digest
+from datasets_build.fingerprint import content_digests
 from datasets_build.measure import Measure
 from datasets_build.reading import Reading, fold
 from pdf2txt.errors import UserError
 from pdf2txt.schema import CONVERTED, Document, arrow_schema
 from pdf2txt.units import digest
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _AGAIN = "convert the documents again (`longfolio run CONFIG --rerun pdf2txt`)"
 CACHE_DOCUMENTS = 5  # readings that are kept at least: neighbours are asked for again at once
@@ -96,8 +93,14 @@ class Corpus:
         """Every document in order, a row group in memory at a time."""
         for group in range(self._file.num_row_groups):
             table = self._table(group)
-            for row in range(table.num_rows):
-                yield _known(table.slice(row, 1), group, row)
+            names = ("doc_id", "status", "language", "text")
+            columns = zip(*(table[name] for name in names), content_digests(table), strict=True)
+            for row, (doc_id, status, language, text, content) in enumerate(columns):
+                words = text.as_py()
+                yield Known(
+                    doc_id.as_py(), status.as_py(), content, digest(fold(words).casefold())[:32],
+                    len(words) if words.strip() else 0, group, row, language.as_py() or "",
+                )  # fmt: skip
 
     def names(self, doc_ids: Collection[str]) -> dict[str, str]:
         """The names of the files that these documents were converted from."""
@@ -132,12 +135,3 @@ class Corpus:
             with self._reading():
                 self._group = group, file.read_row_group(group, use_threads=False)
         return self._group[1]
-
-
-def _known(table: pa.Table, group: int, row: int) -> Known:
-    text = table["text"][0].as_py()
-    chars = len(text) if text.strip() else 0
-    return Known(
-        table["doc_id"][0].as_py(), table["status"][0].as_py(), content_digest(table),
-        digest(fold(text).casefold())[:32], chars, group, row, table["language"][0].as_py() or "",
-    )  # fmt: skip

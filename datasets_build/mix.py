@@ -95,14 +95,21 @@ def _bounded(
 
 def _round_robin(entries: list[tuple[int, Entry]], seed: int) -> Iterator[int]:
     """Indices, one task after the other and within a task one document after the other: none dominates."""
-    tasks: dict[str, dict[str, list[tuple[str, int]]]] = defaultdict(lambda: defaultdict(list))
+    tasks: dict[str, dict[str, list[tuple[int, str]]]] = defaultdict(lambda: defaultdict(list))
     for i, e in entries:
-        tasks[e.task][e.source].append((digest(seed, e.id), i))
+        tasks[e.task][e.source].append((i, e.id))
     queues = []
-    for task in sorted(tasks):
-        sources = sorted(tasks[task], key=lambda source: digest(seed, task, source))
-        queues.append(list(_in_turn([[i for _, i in sorted(tasks[task][s])] for s in sources])))
+    for task, rows in sorted(tasks.items()):
+        sources = sorted(rows, key=lambda source: digest(seed, task, source))
+        queues.append(list(_in_turn([_drawn(rows[source], seed) for source in sources])))
     yield from _in_turn(queues)
+
+
+def _drawn(rows: list[tuple[int, str]], seed: int) -> list[int]:
+    """The indices of (index, id) in an order drawn by seed; one, as most often, needs no draw."""
+    if len(rows) > 1:
+        rows = sorted(rows, key=lambda row: (digest(seed, row[1]), row[0]))
+    return [i for i, _ in rows]
 
 
 def _in_turn(queues: list[list[int]]) -> Iterator[int]:

@@ -7,8 +7,10 @@ build with one more recipe finds the document's packs by their key and writes on
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -27,13 +29,15 @@ class Filed:
 
     name: str  # of the pack
     part: str
+    at: int  # where it begins behind the header
+    size: int  # in bytes
     rows: list[dict[str, Any]]  # `rows.facts` of each
     rejects: list[dict[str, Any]]
 
     @property
     def unit(self) -> str:
         """What `Packs.rows` finds the rows by."""
-        return f"{self.name}#{self.part}"
+        return f"{self.name}#{self.at}+{self.size}"
 
 
 class Packs:
@@ -60,7 +64,7 @@ class Packs:
         """The finished units under ``key``, by part."""
         found: dict[str, Filed] = {}
         for name in self._names.get(key[:KEY], ()):
-            if self.units.path(name).exists():
+            with suppress(FileNotFoundError):
                 found = self.filed(name) | found
         return found
 
@@ -71,7 +75,7 @@ class Packs:
             FileNotFoundError: the pack is gone.
         """
         header, _ = _header(self._data(name))
-        return {part: Filed(name, part, rows, rejects) for part, (_, _, rows, rejects) in header.items()}
+        return {part: Filed(name, part, *known) for part, known in header.items()}
 
     def put(self, key: str, made: Mapping[str, Unit]) -> dict[str, Filed]:
         """File the units of some parts together."""
@@ -84,7 +88,7 @@ class Packs:
         head = zlib.compress(json.dumps(header, ensure_ascii=False, sort_keys=True).encode(), 1)
         name = f"{key[:KEY]}-{digest(sorted(blobs))[:16]}"
         self.units.put(name, b"".join([len(head).to_bytes(_HEAD, "big"), head, *blobs.values()]))
-        return {part: Filed(name, part, header[part][2], header[part][3]) for part in blobs}
+        return {part: Filed(name, part, *header[part]) for part in blobs}
 
     def read(self, name: str, part: str = "") -> dict[str, Unit]:
         """The units of a pack, or the one of ``part``, with their rows.
@@ -103,8 +107,11 @@ class Packs:
         Raises:
             FileNotFoundError: the pack is gone.
         """
-        name, _, part = unit.partition("#")
-        return self.read(name, part)[part]["rows"]
+        name, _, place = unit.partition("#")
+        at, _, size = place.partition("+")
+        with self.units.path(name).open("rb") as file:
+            file.seek(int.from_bytes(file.read(_HEAD), "big") + int(at), os.SEEK_CUR)
+            return unpack(file.read(int(size)))["rows"]
 
     def _data(self, name: str) -> bytes:
         data = self.units.get(name)

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from datasets_build.measure import Measure
 from datasets_build.packs import Filed, Packs
 from pdf2txt.errors import UserError
 
-CHUNK = 16  # documents that a process takes at a time
+CHUNK = 16  # documents that a process takes at a time, at most
+START_TOKENS = 4_000_000  # of contexts: as many are filled in the seconds that a process needs to start
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,11 @@ class Worker:
     @cached_property
     def measure(self) -> Measure:
         return Measure(self.model, self.job.template)
+
+    @property
+    def few(self) -> int:
+        """As many documents are done before another process has begun."""
+        return START_TOKENS // max(1, self.job.context_tokens * sum(self.job.recipes.values()))
 
     def make(self, task: Task) -> list[Filed]:
         """The units of a task that were missing."""
@@ -106,10 +112,14 @@ def make_units(tasks: Iterable[Task], worker: Worker, processes: int) -> Iterato
     Raises:
         UserError: a worker process was killed.
     """
-    if processes == 1:
+    remaining = iter(tasks)
+    first = list(islice(remaining, max(CHUNK * processes, worker.few + 1))) if processes > 1 else []
+    tasks = chain(first, remaining)
+    if processes == 1 or len(first) <= worker.few:
         for task in tasks:
             yield task, worker.make(task)
         return
+    size = min(CHUNK, -(-len(first) // processes))  # of a chunk: of few documents each process gets as many
     context = multiprocessing.get_context("spawn")  # fork is unsafe beside the tokenizer's threads
     waiting: deque[tuple[Sequence[Task], Future[list[list[Filed]]]]] = deque()
 
@@ -120,8 +130,7 @@ def make_units(tasks: Iterable[Task], worker: Worker, processes: int) -> Iterato
     with ProcessPoolExecutor(processes, context, initializer=_start, initargs=(worker, os.getpid())) as pool:
         try:
             # Neighbours go together: they are one another's company, and read once.
-            remaining = iter(tasks)
-            while chunk := tuple(islice(remaining, CHUNK)):
+            while chunk := tuple(islice(tasks, size)):
                 waiting.append((chunk, pool.submit(_make, chunk)))
                 if len(waiting) > 2 * processes:
                     yield from finish()

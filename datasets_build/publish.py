@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from datasets_build.gates.leakage import Leakage
-from datasets_build.rows import COLUMNS, Row, arrow_schema, rejects_schema
+from datasets_build.rejects import Rejects
+from datasets_build.rows import COLUMNS, Row, arrow_schema
 from datasets_build.select import SPLITS, Entry
 from pdf2txt.units import digest
 
@@ -146,16 +146,11 @@ def features() -> Any:
     return Features.from_arrow_schema(arrow_schema())
 
 
-def write_rejects(path: Path, rejects: Iterable[dict[str, Any]]) -> None:
-    """What did not become a row, in its order."""
-    import pyarrow as pa
+def write_rejects(path: Path, rejects: Rejects) -> None:
+    """What did not become a row."""
     import pyarrow.parquet as pq
 
-    schema = rejects_schema()
-    remaining = iter(rejects)
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        while batch := list(islice(remaining, REJECT_ROWS)):
-            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+    pq.write_table(rejects.table(), path, row_group_size=REJECT_ROWS, compression="zstd")
 
 
 def write_json(path: Path, value: Any) -> None:

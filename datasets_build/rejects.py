@@ -1,42 +1,49 @@
-"""What did not become a row, kept on disk during a build: there may be more of it than rows."""
+"""What did not become a row, kept in columns during a build: there may be more of it than rows."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
+from datasets_build.rows import rejects_schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CHUNK = 10_000  # rejects that are objects, until they become columns: some ten megabytes
 Reject = dict[str, Any]  # doc_id, task, reason, detail
 
 
 class Rejects:
-    """Grows like a list; ``reasons`` counts. Read again in the order of `rejects.parquet`."""
+    """Grows like a list; ``reasons`` counts."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self) -> None:
         self.reasons: Counter[str] = Counter()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        self._file = path.open("x", encoding="utf-8")
+        self._latest: list[Reject] = []
+        self._chunks: list[pa.Table] = []
 
     def append(self, reject: Reject) -> None:
         self.reasons[reject["reason"]] += 1
-        self._file.write(json.dumps([reject[name] for name in ("doc_id", "task", "reason", "detail")]) + "\n")
+        self._latest.append(reject)
+        if len(self._latest) == CHUNK:
+            self._pack()
 
     def __iadd__(self, rejects: Iterable[Reject]) -> Rejects:
         for reject in rejects:
             self.append(reject)
         return self
 
-    def __iter__(self) -> Iterator[Reject]:
-        """All of them, ordered; the lines are sorted as bytes, a fifth of the size of objects."""
-        self._file.flush()
-        for line in sorted(self.path.read_bytes().splitlines()):
-            yield dict(zip(("doc_id", "task", "reason", "detail"), json.loads(line), strict=True))
+    def table(self) -> pa.Table:
+        """All of them, in the schema of ``rejects.parquet``, ordered by all columns."""
+        import pyarrow as pa
 
-    def close(self) -> None:
-        """Remove the file."""
-        self._file.close()
-        self.path.unlink(missing_ok=True)
+        self._pack()
+        whole = pa.concat_tables(self._chunks)
+        return whole.sort_by([(name, "ascending") for name in whole.column_names])
+
+    def _pack(self) -> None:
+        import pyarrow as pa
+
+        self._chunks.append(pa.Table.from_pylist(self._latest, rejects_schema()))
+        self._latest = []

@@ -101,10 +101,14 @@ def _held_out_documents(rows: Counter[str], settings: DatasetSettings) -> set[st
     return held
 
 
-def expected_rows(chars: int, settings: DatasetSettings) -> int:
+def most_rows(settings: DatasetSettings) -> int:
+    """The rows that a long document gives."""
+    return sum((settings.chosen_recipes() | settings.chosen_teacher_recipes()).values())
+
+
+def expected_rows(chars: int, most: int) -> int:
     """A rough guess of the rows that a document of ``chars`` characters gives; a scrap gives none."""
-    wanted = settings.chosen_recipes() | settings.chosen_teacher_recipes()
-    return min(chars // CHARS_PER_ROW, sum(wanted.values()))
+    return min(chars // CHARS_PER_ROW, most)
 
 
 def check_counts(

@@ -8,9 +8,11 @@ only what is new. Assembly is fast and always done again, aside, and renamed int
 from __future__ import annotations
 
 import dataclasses
+import gc
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -84,7 +86,21 @@ def run(settings: DatasetSettings, inputs: dict[str, Path], work: Path, report: 
             every call.
         GateError: a gate at level error found something.
     """
-    return _Build(settings, inputs, work, report).run()
+    with _seldom_collected():
+        return _Build(settings, inputs, work, report).run()
+
+
+@contextmanager
+def _seldom_collected() -> Iterator[None]:
+    """Entries are held to the end and in no cycle: to look through them again and again is a tenth of an assembly."""
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 class _Build:
@@ -105,7 +121,7 @@ class _Build:
         )
         self.worker = Worker(self.job, inputs["model"], self.packs, self.corpus, self.scanner)
         self.entries: list[Entry] = []
-        self.rejects = Rejects(work / "rejects.jsonl")
+        self.rejects = Rejects()
         self.keeper = Keeper(settings.gates, self.rejects, settings.exclude_duplicates)
         self.licenses: dict[str, str] = {}  # of imports, by source
         self.files: dict[str, str] = {}  # likewise: what they are called
@@ -183,8 +199,8 @@ class _Build:
         self.report("progress", done=0, total=total, unit="documents", rows=0)
         results = make_units(self._lacking(known, rings), self.worker, self.settings.workers)
         for done, (task, made) in enumerate(results, 1):
-            self._file(made, "long", self._group(task.known.doc_id), reused=False, seen=False)
-            self._file(task.unseen, "long", self._group(task.known.doc_id), reused=True, seen=False)
+            self._file(made, "long", self._group(task.known.doc_id), reused=False)
+            self._file(task.unseen, "long", self._group(task.known.doc_id), reused=True)
             self.report("progress", done=done, total=total, unit="documents", rows=len(self.entries))
         self.entries.sort(key=lambda e: (e.source, e.task, e.position))
         self.report("progress", done=total, total=total, unit="documents", rows=len(self.entries))
@@ -219,8 +235,9 @@ class _Build:
         self.keeper.filter_documents()
         known = [k for k in known if k.doc_id not in self.keeper.dropped_documents]
         expected: Counter[str] = Counter()
+        most = select.most_rows(self.settings)
         for k in known:
-            expected[self._group(k.doc_id)] += select.expected_rows(k.chars, self.settings)
+            expected[self._group(k.doc_id)] += select.expected_rows(k.chars, most)
         # Rows on a document's text are held out with it.
         joined = (self.keeper.clusters.leader(e.group) for e in imported)
         expected.update(group for group in joined if group in expected)
@@ -258,9 +275,9 @@ class _Build:
                 missing = tuple(r for r in share.recipes if self.job.parts[r] not in found)
                 if missing:
                     lacking.append(dataclasses.replace(share, recipes=missing))
-            seen = {name: self.scanner.has(name) for name in {filed.name for filed in there}}
-            self._file([f for f in there if seen[f.name]], "long", self._group(k.doc_id), reused=True, seen=True)
-            unseen = tuple(f for f in there if not seen[f.name])
+            scans = {name: self.scanner.find(name) for name in {filed.name for filed in there}}
+            self._file([f for f in there if scans[f.name]], "long", self._group(k.doc_id), reused=True, scans=scans)
+            unseen = tuple(f for f in there if not scans[f.name])
             if lacking or unseen:
                 yield Task(k, tuple(lacking), unseen)
 
@@ -305,20 +322,29 @@ class _Build:
     ) -> None:
         """File the units of a pack, and have the gates look at it unless they have."""
         name = filed[0].name
-        seen = self.scanner.has(name)
-        self.scanner.ensure(name, lambda: self.packs.read(name), measure)
-        self._file(filed, kind, group, reused, seen)
+        found = self.scanner.find(name)
+        if not found:
+            self.scanner.ensure(name, lambda: self.packs.read(name), measure)
+        self._file(filed, kind, group, reused, {name: found})
 
-    def _file(self, units: Iterable[Filed], kind: str, group: str, reused: bool, seen: bool) -> None:
+    def _file(
+        self,
+        units: Iterable[Filed],
+        kind: str,
+        group: str,
+        reused: bool,
+        scans: Mapping[str, scan.Scan | None] | None = None,
+    ) -> None:
         """Take up the rows of units.
 
         Args:
             group: of the rows' split; "" for each row's own.
-            seen: whether the gates had looked at them before.
+            scans: of the packs that the gates had looked at before.
         """
         for name, parts in groupby(sorted(units, key=lambda filed: filed.name), key=lambda filed: filed.name):
-            found = self.scanner.read(name)
-            self.report("unit", kind=scan.KIND, key=self.scanner.key(name), reused=seen)
+            seen = scans.get(name) if scans else None
+            found = seen or self.scanner.read(name)
+            self.report("unit", kind=scan.KIND, key=self.scanner.key(name), reused=bool(seen))
             masked = self.packs.filed(found.shown) if found.shown != name else {}
             if masked:  # with personal data masked
                 self.report("unit", kind=UNIT_KIND, key=found.shown, reused=True)
@@ -327,11 +353,13 @@ class _Build:
                 self.reused += reused
                 self.report("unit", kind=UNIT_KIND, key=name, reused=reused)
                 filed = masked.get(made.part, made)
-                self.keeper.take(filed.unit, found.parts[filed.part])
                 self.rejects += filed.rejects
+                if not filed.rows:
+                    continue
+                unit = filed.unit
+                self.keeper.take(unit, found.parts[filed.part])
                 for position, facts in enumerate(filed.rows):
-                    own = group or facts["split_group"]
-                    self.entries.append(select.entry(filed.unit, position, facts, kind, own))
+                    self.entries.append(select.entry(unit, position, facts, kind, group or facts["split_group"]))
 
     def _name_apart(self) -> None:
         """Equal rows that are kept (exclude_duplicates off) get ids of their own."""
@@ -349,7 +377,6 @@ class _Build:
         leakage = Leakage([*self.keeper.near_documents, *quoted])
         written = publish.write_rows(aside, chosen, splits, self.packs.rows, self._license, leakage)
         publish.write_rejects(aside / "rejects.parquet", self.rejects)
-        self.rejects.close()
         documents = {
             doc_id: splits.get(self._group(doc_id), TRAIN)
             for doc_id, leader in self.leader.items()

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,15 +22,14 @@ from typing import Any
 import msgpack
 import numpy as np
 
+from datasets_build.gates.runs import run_hashes, words
 from pdf2txt.errors import UserError
 from pdf2txt.units import Units, digest
 
-NGRAMS_VERSION = 2  # raised when the same files give another index
+NGRAMS_VERSION = 3  # raised when the same files give another index
 SUFFIXES = (".txt", ".md", ".json", ".jsonl", ".parquet", ".csv")
 KIND = "ngrams"  # of the index's unit
 WHOLE_WORDS = 8
-_WORD = re.compile(r"\w+")
-_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so that the polynomial hash loses nothing
 
 
 def evaluation_files(paths: Sequence[Path]) -> list[tuple[str, Path]]:
@@ -137,15 +135,15 @@ def build_index(files: Sequence[tuple[str, Path]], n: int) -> bytes:
     total = seen = short = 0
     for name, path in files:
         for record, text in texts(path):
-            words = _WORD.findall(text.casefold())
-            seen += bool(words)
-            if len(words) < min(n, WHOLE_WORDS):
-                short += bool(words)
+            found = words(text)
+            seen += bool(found)
+            if len(found) < min(n, WHOLE_WORDS):
+                short += bool(found)
                 continue
-            ids.append(np.array([number_of.setdefault(w, len(number_of)) for w in words], dtype="<i4"))
+            ids.append(np.array([number_of.setdefault(w, len(number_of)) for w in found], dtype="<i4"))
             starts.append(total)
             places.append([name, record])
-            total += len(words)
+            total += len(found)
     known = np.concatenate(ids) if ids else np.zeros(0, "<i4")
     runs: dict[int, list[np.ndarray]] = {}  # words of a run -> where such runs start
     for start, part in zip(starts, ids, strict=True):
@@ -154,7 +152,7 @@ def build_index(files: Sequence[tuple[str, Path]], n: int) -> bytes:
     tables = {}
     for length, at in sorted(runs.items()):
         positions = np.concatenate(at)
-        hashes, first = np.unique(_hashes(known, length)[positions], return_index=True)
+        hashes, first = np.unique(run_hashes(known, length, positions), return_index=True)
         tables[length] = [hashes.astype("<u8").tobytes(), positions[first].astype("<i8").tobytes()]
     return msgpack.packb(
         {
@@ -168,17 +166,6 @@ def build_index(files: Sequence[tuple[str, Path]], n: int) -> bytes:
             "min_words": min(n, WHOLE_WORDS),
         }
     )
-
-
-def _hashes(ids: np.ndarray, n: int) -> np.ndarray:
-    """A hash of every run of ``n`` ids: entry ``i`` is that of ``ids[i:i+n]``."""
-    count = max(0, len(ids) - n + 1)
-    mixed = (ids.astype(np.uint64) + np.uint64(1)) * np.uint64(0xD6E8FEB86659FD93)
-    mixed ^= mixed >> np.uint64(32)
-    total = np.zeros(count, np.uint64)
-    for i in range(n):
-        total = total * _FACTOR + mixed[i : i + count]
-    return total
 
 
 @dataclass(frozen=True)
@@ -219,17 +206,19 @@ class Index:
     def hit(self, text: str) -> str:
         """Where a run of words of ``text`` stands in the evaluation files, and the run; "" if nowhere."""
         data = self._data
-        words = _WORD.findall(text.casefold())
-        if not data["runs"] or len(words) < min(data["runs"]):
+        asked = words(text)
+        if not data["runs"] or len(asked) < min(data["runs"]):
             return ""
         get = data["number"].get
-        ids = np.fromiter((get(w, -1) for w in words), dtype=np.int32, count=len(words))
+        ids = np.fromiter((get(w, -1) for w in asked), dtype=np.int32, count=len(asked))
         unknown = np.concatenate([[0], np.cumsum(ids < 0)])
         for n, (known, positions) in sorted(data["runs"].items(), reverse=True):  # the longest says most
-            whole = np.flatnonzero(unknown[n:] == unknown[:-n]) if len(words) >= n else ()  # runs of known words
+            if len(asked) < n:
+                continue
+            whole = np.flatnonzero(unknown[n:] == unknown[:-n])  # runs of known words
             if not len(whole):
                 continue
-            hashes = _hashes(ids, n)[whole]
+            hashes = run_hashes(ids, n, whole)
             found = np.searchsorted(known, hashes)
             found[found == len(known)] = 0
             for k in np.flatnonzero(known[found] == hashes):
@@ -237,5 +226,5 @@ class Index:
                 if np.array_equal(ids[start : start + n], data["text"][position : position + n]):
                     place = int(np.searchsorted(data["starts"], position, side="right")) - 1
                     name, record = data["places"][place]
-                    return f"{name}{f', record {record}' if record else ''}: “{' '.join(words[start : start + n])}”"
+                    return f"{name}{f', record {record}' if record else ''}: “{' '.join(asked[start : start + n])}”"
         return ""

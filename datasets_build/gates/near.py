@@ -6,13 +6,13 @@ A signature is ``PERMUTATIONS`` numbers; two texts agree in as many of them as t
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cache
 
 import numpy as np
 
+from datasets_build.gates.runs import words
 from datasets_build.rows import Row
 
 NEAR_VERSION = 1  # raised when the same text gets another signature
@@ -25,7 +25,6 @@ CONTEXT = 200  # characters of an instruction beside its question that are a tex
 _SURE = 0.98  # chance that a pair at the threshold is looked at
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _CROWD = 200  # of those that share a band, at most so many are compared
-_WORD = re.compile(r"\w+")
 
 
 def question_of(row: Row) -> str:
@@ -50,8 +49,8 @@ def row_signature(row: Row) -> bytes:
     context and a short answer are only like rows of their own split group.
     """
     question = question_of(row)
-    words = _words(f"{question}\n{row['output']}")
-    shingles = _runs(words, ROW_RUN)
+    found = words(f"{question}\n{row['output']}")
+    shingles = _runs(found, ROW_RUN)
     has_context = len(row["instruction"]) - len(question) > CONTEXT
     if has_context and len(row["output"].split()) < SHORT_ANSWER:
         shingles = [f"{row['split_group']} {s}" for s in shingles]
@@ -60,17 +59,13 @@ def row_signature(row: Row) -> bytes:
 
 def text_signature(text: str) -> bytes:
     """Of a document's text."""
-    return _signature(_runs(_words(text), DOCUMENT_RUN))
+    return _signature(_runs(words(text), DOCUMENT_RUN))
 
 
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.casefold())
-
-
-def _runs(words: list[str], n: int) -> list[str]:
-    if len(words) <= n:
-        return [" ".join(words)]
-    return list(map(" ".join, zip(*(words[i:] for i in range(n)), strict=False)))
+def _runs(found: list[str], n: int) -> list[str]:
+    if len(found) <= n:
+        return [" ".join(found)]
+    return list(map(" ".join, zip(*(found[i:] for i in range(n)), strict=False)))
 
 
 def _signature(shingles: list[str]) -> bytes:

@@ -10,6 +10,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import msgpack
@@ -96,12 +97,17 @@ class Scanner:
         self.units.put(key, msgpack.packb([scan.signature, scan.hit, scan.sketch]))
         return scan, False
 
-    def key(self, name: str) -> str:
-        """Identity of the scan of a pack: everything that can change what it finds."""
+    @cached_property
+    def _looks(self) -> str:
+        """Everything that can change what is found in a pack."""
         s = self.settings
         looks = [bool(s.languages), list(s.pii), s.phone_region, s.level("pii") in ("mask", "off"), self.masks]
         versions = [SCAN_VERSION, near.NEAR_VERSION, pii.PII_VERSION, SKETCH_VERSION]
-        return digest("rows", versions, looks, self.max_tokens, self._evaluation, self.tokenizer, name)
+        return digest("rows", versions, looks, self.max_tokens, self._evaluation, self.tokenizer)
+
+    def key(self, name: str) -> str:
+        """Identity of the scan of a pack."""
+        return digest(self._looks, name)
 
     def has(self, name: str) -> bool:
         """Whether the rows of a pack have been looked at."""
@@ -135,11 +141,21 @@ class Scanner:
         self.units.put(self.key(name), zlib.compress(msgpack.packb([shown, found]), 1))
 
     def read(self, name: str) -> Scan:
-        """The scan that ``ensure`` made."""
-        key = self.key(name)
-        data = self.units.get(key)
+        """The scan that ``ensure`` made.
+
+        Raises:
+            FileNotFoundError: it is gone.
+        """
+        found = self.find(name)
+        if found is None:
+            raise FileNotFoundError(f"unit {self.units.path(self.key(name))} vanished during the build")
+        return found
+
+    def find(self, name: str) -> Scan | None:
+        """The scan of a pack, if the gates have looked at it."""
+        data = self.units.get(self.key(name))
         if data is None:
-            raise FileNotFoundError(f"unit {self.units.path(key)} vanished during the build")
+            return None
         shown, found = msgpack.unpackb(zlib.decompress(data), use_list=False)
         return Scan(shown, {part: [RowScan(*scan) for scan in scans] for part, scans in found.items()})
 

@@ -7,37 +7,29 @@ finds a chapter in a book and a paper in a question about it.
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 import numpy as np
 
+from datasets_build.gates.runs import run_hashes, words
+
 SKETCH_VERSION = 1  # raised when the same text gives another sketch
 RUN = 8  # words
 SCALE = 16
 # Of the smaller text in common: a sentence of a licence or of thanks is less, an excerpt of a document is more.
 MIN_HASHES, MIN_SHARE = 4, 0.1
-_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _LOWEST = np.uint64(2**64 // SCALE)
-_WORD = re.compile(r"\w+")
 
 
 def sketch(text: str) -> bytes:
     """The hashes of a text that stay, ordered, eight bytes each."""
-    words = _WORD.findall(text.casefold())
-    if len(words) < RUN:
+    found = words(text)
+    if len(found) < RUN:
         return b""
-    numbers = {word: zlib.crc32(word.encode("utf-8", "surrogatepass")) for word in set(words)}
-    ids = np.fromiter((numbers[w] for w in words), np.uint64, len(words))
-    mixed = (ids + np.uint64(1)) * np.uint64(0xD6E8FEB86659FD93)
-    mixed ^= mixed >> np.uint64(32)
-    count = len(words) - RUN + 1
-    total = np.zeros(count, np.uint64)
-    for i in range(RUN):
-        total = (total ^ mixed[i : i + count]) * _FACTOR
-        total ^= total >> np.uint64(29)
+    numbers = {word: zlib.crc32(word.encode("utf-8", "surrogatepass")) for word in set(found)}
+    total = run_hashes(np.fromiter((numbers[w] for w in found), np.uint64, len(found)), RUN)
     return np.unique(total[total < _LOWEST]).astype("<u8").tobytes()
 
 

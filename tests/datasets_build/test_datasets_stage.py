@@ -7,14 +7,18 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from handmade import TOPICS, KillingUnits, make_document, paper, write_input
 
+from datasets_build import pool
 from datasets_build.__main__ import main
 from datasets_build.build import Job
 from datasets_build.corpus import Corpus
@@ -117,7 +121,8 @@ def test_a_kill_in_the_middle_changes_nothing(build, monkeypatch) -> None:
     assert build(work="b").metrics["row_digest"] == undisturbed.metrics["row_digest"]  # run again after the end
 
 
-def test_workers_give_the_same_rows(build) -> None:
+def test_workers_give_the_same_rows(build, monkeypatch) -> None:
+    monkeypatch.setattr(pool, "START_TOKENS", 0)
     settings = {"recipes": ["quote"], "lengths": [{"tokens": 1000}], "per_document": 2}
     here = build(work="a", **settings)
     for unit in (here.output.parent.parent / "units").glob("*/*"):
@@ -127,7 +132,36 @@ def test_workers_give_the_same_rows(build) -> None:
     assert not any(there.reused())
 
 
-def test_a_killed_worker_is_an_error_with_a_remedy(tmp_path: Path) -> None:
+def test_a_few_documents_start_no_process(build, monkeypatch) -> None:
+    def start(*_: object, **__: object) -> None:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(pool, "ProcessPoolExecutor", start)
+    assert build(workers=2).metrics["rows"]
+    monkeypatch.setattr(pool, "START_TOKENS", 0)
+    with pytest.raises(AssertionError, match="was started"):
+        build(work="b", workers=2, seed=2)
+
+
+@pytest.mark.parametrize(("documents", "chunks"), [(9, [5, 4]), (32, [16, 16]), (40, [16, 16, 8])])
+def test_documents_are_shared_out_to_all_processes(monkeypatch, documents: int, chunks: list[int]) -> None:
+    given: list[int] = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, processes: int, *_: object, **__: object) -> None:
+            super().__init__(processes)
+
+        def submit(self, make: object, tasks: Sequence[int]) -> Future[list[list[object]]]:  # type: ignore[override]
+            given.append(len(tasks))
+            return super().submit(lambda: [[task] for task in tasks])
+
+    monkeypatch.setattr(pool, "ProcessPoolExecutor", Pool)
+    made = list(make_units(iter(range(documents)), SimpleNamespace(few=8), 2))  # type: ignore[arg-type]
+    assert made == [(task, [task]) for task in range(documents)] and given == chunks
+
+
+def test_a_killed_worker_is_an_error_with_a_remedy(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(pool, "START_TOKENS", 0)
     corpus = Corpus(write_input(tmp_path, [paper(t) for t in TOPICS]) / "documents.parquet")
     job = Job(DatasetSettings(recipes=["title"]), "digest")  # type: ignore[list-item]
     packs = Packs(KillingUnits(tmp_path, "rows"))
