@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from benchmarks.datasets_bench.common import Bench, Built, Part, Skip
 
 _ROWS = 1.2  # of each document
 _LESS = 10  # times fewer documents for the comparison of memory
-_SETTINGS: dict[str, Any] = {
-    "max_tokens": 4096, "per_document": 1, "license": "public domain", "lengths": [{"tokens": 2048}, {"tokens": 4096}],
-}  # fmt: skip
+_WINDOW = 8192  # tokens, the default of dataset.max_tokens
 
 
 def run(bench: Bench) -> Part:
@@ -41,6 +38,11 @@ def run(bench: Bench) -> Part:
     part.add("one document more, seconds", more.watched.seconds)
     part.add("one document more, % of the time", 100 * more.watched.seconds / seconds, most=5)
     part.add("one document more, % of the units", 100 * computed, most=5, note=f"{more.metrics['units_made']:,} units")
+    # A row takes less time to make there, and as much to read and to write again.
+    half = _build(bench, folders[n], "half", n, window=_WINDOW // 2).watched.seconds
+    again = _build(bench, folders[n + 1], "half-more", n, units="half", window=_WINDOW // 2).watched.seconds
+    note = f"{again:.1f} of {half:.0f} s"
+    part.add("the same with half the window, % of the time", 100 * again / half, note=note)
     whole = _build(bench, folders[n + 1], "whole", n)
     same = whole.metrics["row_digest"] == more.metrics["row_digest"]
     part.add("the same rows as from nothing", int(same), least=1, most=1, note=more.metrics["row_digest"][:16])
@@ -48,9 +50,18 @@ def run(bench: Bench) -> Part:
     return part
 
 
-def _build(bench: Bench, documents: Path, name: str, count: int, units: str | None = None) -> Built:
-    mix = {"long": int(_ROWS * count), "max_task_share": 0.25}
-    return bench.build(documents, name, units, mix=mix, workers=bench.workers, **_SETTINGS)
+def _build(
+    bench: Bench, documents: Path, name: str, count: int, units: str | None = None, window: int = _WINDOW
+) -> Built:
+    settings = {
+        "mix": {"long": int(_ROWS * count), "max_task_share": 0.25},
+        "max_tokens": window,
+        "lengths": [{"tokens": window // 2}, {"tokens": window}],
+        "per_document": 1,
+        "license": "public domain",
+        "workers": bench.workers,
+    }
+    return bench.build(documents, name, units, **settings)
 
 
 def _write(folder: Path, texts: list[str], parts: int, count: int) -> Path:
