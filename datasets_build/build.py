@@ -7,12 +7,11 @@ the same whether it is computed alone, after a kill, or in another process.
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datasets_build.corpus import Measured
 from datasets_build.layout import LABEL_TOKENS, MIN_PART, ONE, SEPARATOR, Layout, Part, fill
@@ -26,12 +25,16 @@ from datasets_build.window import Window, fit, shrink
 from longlora.templates import CHAT, ChosenTemplate
 from pdf2txt.units import digest
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 BUILD_VERSION = 5  # raised when the same candidate gives another row
 MAX_CANDIDATES = 20  # per wanted row: where most fail, more of the same would fail too
 MAIN_SHARE = (0.25, 0.75)  # of a context that several long documents share, for the one asked about
 FOR_QUESTION = 500  # tokens of a question, and of its answer, that are made from the window
 NEARLY = 0.1  # of its length may lack of a context that is called full
 UNSCOPED = 0.5  # how often a question that quotes its place does not name its document
+_SIZE = 8  # bytes that tell a unit's size before it was compressed
 
 Unit = dict[str, list[dict[str, Any]]]  # {"rows": [...], "rejects": [...]}
 Lazy = Callable[[], Measured]  # a document that is read when it is wanted
@@ -83,12 +86,22 @@ class Job:
 
 def pack(unit: Unit) -> bytes:
     """A unit as bytes (compressed JSON: rows of one document repeat its text)."""
-    return zlib.compress(json.dumps(unit, ensure_ascii=False, sort_keys=True).encode(), 6)
+    data = json.dumps(unit, ensure_ascii=False, sort_keys=True).encode()
+    return len(data).to_bytes(_SIZE, "big") + _codec().compress(data, asbytes=True)
 
 
 def unpack(data: bytes) -> Unit:
     """The unit that ``pack`` made ``data`` of."""
-    return json.loads(zlib.decompress(data))
+    size = int.from_bytes(data[:_SIZE], "big")
+    return json.loads(_codec().decompress(memoryview(data)[_SIZE:], size, asbytes=True))
+
+
+@cache
+def _codec() -> pa.Codec:
+    """Zstandard: a fifth of the time of zlib at the same size, half of it to read."""
+    import pyarrow as pa
+
+    return pa.Codec("zstd", 3)
 
 
 class Builder:

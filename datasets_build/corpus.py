@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from datasets_build.fingerprint import content_digests
 from datasets_build.measure import Measure
+from datasets_build.parquet import damage_told
 from datasets_build.reading import Reading, fold
 from pdf2txt.errors import UserError
 from pdf2txt.schema import CONVERTED, Document, arrow_schema
@@ -69,22 +69,12 @@ class Corpus:
     def _file(self) -> Any:
         import pyarrow.parquet as pq
 
-        with self._reading():
+        with damage_told(self.path, _AGAIN):
             file = pq.ParquetFile(self.path)
         missing = sorted(set(arrow_schema().names) - set(file.schema_arrow.names))
         if missing:
             raise UserError(f"{self.path} was not made by pdf2txt (no column {', '.join(missing)})", _AGAIN)
         return file
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        """What Parquet says of a file that is damaged, in words."""
-        import pyarrow as pa
-
-        try:
-            yield
-        except (pa.ArrowException, OSError) as error:
-            raise UserError(f"{self.path} is not Parquet, or damaged ({error})", _AGAIN) from error
 
     def __len__(self) -> int:
         return int(self._file.metadata.num_rows)
@@ -104,9 +94,12 @@ class Corpus:
 
     def names(self, doc_ids: Collection[str]) -> dict[str, str]:
         """The names of the files that these documents were converted from."""
-        table = self._file.read(columns=["doc_id", "source"], use_threads=False)
-        both = zip(table["doc_id"].to_pylist(), table["source"].to_pylist(), strict=True)
-        return {doc_id: Path(source).name for doc_id, source in both if doc_id in doc_ids}
+        found: dict[str, str] = {}
+        with damage_told(self.path, _AGAIN):
+            for batch in self._file.iter_batches(columns=["doc_id", "source"], use_threads=False):
+                both = zip(batch["doc_id"].to_pylist(), batch["source"].to_pylist(), strict=True)
+                found |= {doc_id: Path(source).name for doc_id, source in both if doc_id in doc_ids}
+        return found
 
     def text(self, known: Known) -> str:
         """What a document says, white space folded."""
@@ -132,6 +125,6 @@ class Corpus:
     def _table(self, group: int) -> Any:
         if self._group[0] != group:
             file = self._file
-            with self._reading():
+            with damage_told(self.path, _AGAIN):
                 self._group = group, file.read_row_group(group, use_threads=False)
         return self._group[1]

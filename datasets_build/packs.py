@@ -1,6 +1,6 @@
 """The units of one document in one file, a recipe each: ten thousand documents are no hundred thousand files.
 
-A pack is ``<key>-<digest of its parts>``: what is the same for all its recipes, and which recipes it holds. A
+A pack is ``<key>-<digest of its parts>.<version>``: what is the same for all its recipes, and which recipes it holds. A
 build with one more recipe finds the document's packs by their key and writes one more, with that recipe alone.
 """
 
@@ -19,7 +19,9 @@ from datasets_build.build import Unit, pack, unpack
 from datasets_build.rows import Row, facts
 from pdf2txt.units import Units, digest
 
+PACK_VERSION = 2  # raised when a pack's bytes are laid out anew
 KEY = 40  # hex digits of the key in a pack's name
+_SUFFIX = f".{PACK_VERSION}"
 _HEAD = 8  # bytes that tell the header's length
 
 
@@ -56,7 +58,7 @@ class Packs:
         folder = self.units.folder
         for name in sorted(path.name for path in folder.iterdir()) if folder.is_dir() else ():
             key, dash, _ = name.partition("-")
-            if dash and len(key) == KEY:
+            if dash and len(key) == KEY and name.endswith(_SUFFIX):
                 names.setdefault(key, []).append(name)
         return names
 
@@ -86,7 +88,7 @@ class Packs:
             header[part] = [at, len(blob), [facts(row) for row in made[part]["rows"]], made[part]["rejects"]]
             at += len(blob)
         head = zlib.compress(json.dumps(header, ensure_ascii=False, sort_keys=True).encode(), 1)
-        name = f"{key[:KEY]}-{digest(sorted(blobs))[:16]}"
+        name = f"{key[:KEY]}-{digest(sorted(blobs))[:16]}{_SUFFIX}"
         self.units.put(name, b"".join([len(head).to_bytes(_HEAD, "big"), head, *blobs.values()]))
         return {part: Filed(name, part, *header[part]) for part in blobs}
 

@@ -23,7 +23,7 @@ from datasets_build.packs import Filed, Packs
 from pdf2txt.errors import UserError
 
 CHUNK = 16  # documents that a process takes at a time, at most
-START_TOKENS = 4_000_000  # of contexts: as many are filled in the seconds that a process needs to start
+START_TOKENS = 8_000_000  # of contexts: as many are filled in the seconds that a process needs to start
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgpack
+
 from datasets_build.gates.leakage import Leakage
 from datasets_build.rejects import Rejects
 from datasets_build.rows import COLUMNS, Row, arrow_schema
 from datasets_build.select import SPLITS, Entry
-from pdf2txt.units import digest
 
 SHARD_CHARS = 400_000_000  # characters of text per file, before compression
 GROUP_ROWS, GROUP_CHARS = 256, 50_000_000  # per Parquet row group, at most: what a reader has to hold at once
@@ -98,7 +99,7 @@ def _counted(
     """The rows, looked at on their way to the file."""
     for row, e in zip(rows, entries, strict=True):
         leakage.check(row, split)
-        digests.append(digest(split, row))
+        digests.append(hashlib.sha256(msgpack.packb([split, *row.values()])).hexdigest())
         written.answer_sources[row["answer_source"]] += 1
         written.without_boxes += any(place["box"] is None for place in row["evidence"])
         written.licenses.setdefault(e.source, Counter())[row["license"]] += 1

@@ -6,16 +6,17 @@ import difflib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from datasets_build.parquet import damage_told
 from datasets_build.rows import COLUMNS, Row
 from datasets_build.select import SPLITS
 from pdf2txt.errors import UserError
 
 _BESIDE_ID = ("evidence", "answer_source", "n_tokens", "source_sha256", "split_group", "license")
+_AGAIN = "build the dataset again"
 
 
 def rows(dataset_dir: Path, n: int, seed: int = 1, task: str | None = None) -> list[Row]:
@@ -56,7 +57,7 @@ def count(dataset_dir: Path) -> int:
 
     total = 0
     for file in data_files(dataset_dir):
-        with _reading(file):
+        with damage_told(file, _AGAIN):
             total += pq.read_metadata(file).num_rows
     return total
 
@@ -150,7 +151,7 @@ def _columns(dataset_dir: Path, more: Sequence[str] = ()) -> Iterator[tuple[Path
     import pyarrow.parquet as pq
 
     for file in data_files(dataset_dir):
-        with _reading(file):
+        with damage_told(file, _AGAIN):
             there = pq.read_schema(file).names
             missing = [name for name in COLUMNS if name not in there]
             if missing:
@@ -162,22 +163,11 @@ def _columns(dataset_dir: Path, more: Sequence[str] = ()) -> Iterator[tuple[Path
         yield file, table.to_pylist()
 
 
-@contextmanager
-def _reading(file: Path) -> Iterator[None]:
-    """What Parquet says of a file that is damaged, in words."""
-    import pyarrow as pa
-
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{file} is not Parquet, or damaged ({error})", "build the dataset again") from error
-
-
 def _take(file: Path, indices: list[int]) -> Iterator[Row]:
     """Rows of a file by index, one row group in memory at a time."""
     import pyarrow.parquet as pq
 
-    with _reading(file), pq.ParquetFile(file) as parquet:
+    with damage_told(file, _AGAIN), pq.ParquetFile(file) as parquet:
         start = 0
         for group in range(parquet.num_row_groups):
             end = start + parquet.metadata.row_group(group).num_rows

@@ -23,6 +23,7 @@ import msgpack
 import numpy as np
 
 from datasets_build.gates.runs import run_hashes, words
+from datasets_build.parquet import damage_told
 from pdf2txt.errors import UserError
 from pdf2txt.units import Units, digest
 
@@ -96,18 +97,14 @@ def _parsed(path: Path, number: int, line: str) -> Any:
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, str]]:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     number = 0
-    try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=64):
-                for record in batch.to_pylist():
-                    number += 1
-                    yield from ((number, text) for text in _strings(record))
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"evaluation file {path}: not Parquet ({error})", "repair it, or leave it out") from error
+    with damage_told(path, "repair it, or leave it out", "evaluation file"), pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=64):
+            for record in batch.to_pylist():
+                number += 1
+                yield from ((number, text) for text in _strings(record))
 
 
 def _strings(value: Any) -> Iterator[str]:
