@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, BinaryIO
 
 from datasets_build.build import Unit, pack, unpack
 from datasets_build.rows import Row, facts
@@ -76,7 +76,8 @@ class Packs:
         Raises:
             FileNotFoundError: the pack is gone.
         """
-        header, _ = _header(self._data(name))
+        with self._open(name) as file:
+            header = _header(file)
         return {part: Filed(name, part, *known) for part, known in header.items()}
 
     def put(self, key: str, made: Mapping[str, Unit]) -> dict[str, Filed]:
@@ -98,10 +99,10 @@ class Packs:
         Raises:
             FileNotFoundError: the pack is gone.
         """
-        data = self._data(name)
-        header, start = _header(data)
-        places = {p: (start + at, size) for p, (at, size, *_) in header.items() if part in ("", p)}
-        return {p: unpack(data[at : at + size]) for p, (at, size) in places.items()}
+        with self._open(name) as file:
+            header = _header(file)
+            data = file.read()
+        return {p: unpack(data[at : at + size]) for p, (at, size, *_) in header.items() if part in ("", p)}
 
     def rows(self, unit: str) -> list[Row]:
         """The rows of a `Filed.unit`.
@@ -111,18 +112,18 @@ class Packs:
         """
         name, _, place = unit.partition("#")
         at, _, size = place.partition("+")
-        with self.units.path(name).open("rb") as file:
+        with self._open(name) as file:
             file.seek(int.from_bytes(file.read(_HEAD), "big") + int(at), os.SEEK_CUR)
             return unpack(file.read(int(size)))["rows"]
 
-    def _data(self, name: str) -> bytes:
-        data = self.units.get(name)
-        if data is None:
-            raise FileNotFoundError(f"unit {self.units.path(name)} vanished during the build")
-        return data
+    def _open(self, name: str) -> BinaryIO:
+        try:
+            return self.units.path(name).open("rb")
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"unit {self.units.path(name)} vanished during the build") from error
 
 
-def _header(data: bytes) -> tuple[dict[str, Any], int]:
-    """The header of a pack, and where its first part begins."""
-    start = _HEAD + int.from_bytes(data[:_HEAD], "big")
-    return json.loads(zlib.decompress(data[_HEAD:start])), start
+def _header(file: BinaryIO) -> dict[str, Any]:
+    """The header of a pack that was just opened; the first part is next."""
+    size = int.from_bytes(file.read(_HEAD), "big")
+    return json.loads(zlib.decompress(file.read(size)))

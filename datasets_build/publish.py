@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,24 +121,29 @@ def _write_shard(path: Path, rows: Iterator[Row]) -> int:
     chunking = config.DEFAULT_CDC_OPTIONS
     batch: list[Row] = []
     chars = size = 0
-    with pq.ParquetWriter(
-        path, schema, compression="zstd", use_content_defined_chunking=chunking, write_page_index=True
-    ) as writer:
+    with (
+        pq.ParquetWriter(
+            path, schema, compression="zstd", use_content_defined_chunking=chunking, write_page_index=True
+        ) as writer,
+        ThreadPoolExecutor(1) as aside,  # compresses a group while the rows of the next are read
+    ):
+        writing: Future[None] = aside.submit(lambda: None)
         for row in rows:
             batch.append(row)
             chars += len(row["instruction"]) + len(row["output"])
             if len(batch) == GROUP_ROWS or chars >= GROUP_CHARS:
-                size += _write(writer, pa.Table.from_pylist(batch, schema=schema))
+                table = pa.Table.from_pylist(batch, schema=schema)
                 batch, chars = [], 0
+                size += int(table.nbytes)
+                writing.result()
+                writing = aside.submit(writer.write_table, table)
+        writing.result()
         if batch:
-            size += _write(writer, pa.Table.from_pylist(batch, schema=schema))
+            table = pa.Table.from_pylist(batch, schema=schema)
+            size += int(table.nbytes)
+            writer.write_table(table)
         writer.add_key_value_metadata({"content_defined_chunking": json.dumps(chunking)})
     return size
-
-
-def _write(writer: Any, table: Any) -> int:
-    writer.write_table(table)
-    return int(table.nbytes)
 
 
 def features() -> Any:

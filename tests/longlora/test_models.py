@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from fnmatch import fnmatch
+from pathlib import Path
 
 import pytest
 import torch
@@ -154,3 +157,33 @@ def test_missing_weights_are_not_drawn_at_random(tiny_model_dir, tmp_path) -> No
     (folder / "tokenizer.json").write_text("{")
     with pytest.raises(UserError, match="tokenizer"):
         load_tokenizer(folder)
+
+
+def test_a_tokenizer_alone_needs_no_torch_and_is_the_one_that_auto_tokenizer_gives(tiny_model_dir) -> None:
+    """A process that only counts tokens starts in a third of the time."""
+    from transformers import AutoTokenizer
+
+    code = f"""
+import sys
+from pathlib import Path
+from longlora.models import load_tokenizer
+print(load_tokenizer(Path({str(tiny_model_dir)!r}))("It isn't 1,024 tokens.")["input_ids"], "torch" in sys.modules)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    auto = AutoTokenizer.from_pretrained(str(tiny_model_dir), local_files_only=True)
+    expected = auto("It isn't 1,024 tokens.")["input_ids"]
+    assert ran.stdout.strip() == f"{expected} False", ran.stderr
+
+
+@pytest.mark.parametrize("named", [{"tokenizer_class": "PreTrainedTokenizerFast"}, {}, None])
+def test_a_directory_that_names_another_tokenizer_class_or_none_is_read_by_auto_tokenizer(
+    named, tiny_model_dir, tmp_path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model_dir, folder)
+    file = folder / "tokenizer_config.json"
+    kept = json.loads(file.read_text())
+    del kept["tokenizer_class"]
+    file.write_text(json.dumps(kept | named)) if named is not None else file.unlink()
+    text = "Rows of 1,024 tokens."
+    assert load_tokenizer(folder)(text)["input_ids"] == load_tokenizer(tiny_model_dir)(text)["input_ids"]
