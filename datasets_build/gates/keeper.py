@@ -23,7 +23,7 @@ REMEDY = {
 
 
 class Keeper:
-    """Takes scans in, then filters entries. Holds a scan per row, no rows."""
+    """Takes scans in, then filters entries. Holds a scan per row until then, no rows."""
 
     def __init__(self, settings: GatesSettings, rejects: Rejects, exclude_duplicates: bool = True) -> None:
         self.settings, self.rejects = settings, rejects
@@ -82,6 +82,7 @@ class Keeper:
             if doc_id not in self.dropped_documents:
                 self.clusters.join(doc_id, group)
         self._evaluation_documents()
+        self.signatures.clear()
         self.stop_at_errors()
 
     def filter(self, entries: list[Entry], doc_ids: Collection[str]) -> list[Entry]:
@@ -97,6 +98,7 @@ class Keeper:
         entries = self._each_row(entries, doc_ids)
         entries = self._duplicates(entries)
         entries = self._near_rows(entries)
+        self.scans.clear()  # more than the entries themselves
         self.stop_at_errors()
         return [
             e if (group := self.clusters.leader(e.group)) == e.group else dataclasses.replace(e, group=group)

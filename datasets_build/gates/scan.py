@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from sys import intern
 from typing import Any
 
 import msgpack
@@ -157,7 +158,7 @@ class Scanner:
         if data is None:
             return None
         shown, found = msgpack.unpackb(zlib.decompress(data), use_list=False)
-        return Scan(shown, {part: [RowScan(*scan) for scan in scans] for part, scans in found.items()})
+        return Scan(shown, {part: [_held(*scan) for scan in scans] for part, scans in found.items()})
 
     def _row(self, row: Row) -> list[Any]:
         """The fields of a `RowScan`."""
@@ -194,3 +195,8 @@ class Scanner:
             "id": row_id(row["task"], row["doc_ids"], instruction, output),
             "n_tokens": measure(instruction, output),
         }
+
+
+def _held(doc_ids: tuple[str, ...], *others: Any) -> RowScan:
+    """A `RowScan` for a long time: a document is named by all rows that show it, and its name kept once."""
+    return RowScan(tuple(map(intern, doc_ids)), *others)
