@@ -138,11 +138,11 @@ def test_a_bad_server_costs_rows_but_not_the_build(asked) -> None:
         if fate == "500":
             return Answer(status=500, text="always")
         if fate == "hang":
-            return Answer(teacher(prompt), delay=4.0)
+            return Answer(teacher(prompt), delay=6.0)
         return Answer(raw=b"<html>") if fate == "page" else Answer(teacher(prompt))
 
     with TeacherServer(behave) as server:
-        built = asked(server, work="a", teacher={"retries": 1, "timeout_seconds": 1.0})
+        built = asked(server, work="a", teacher={"retries": 1, "timeout_seconds": 2.5})
         reasons = Counter(r["reason"] for r in built.rejects())
         assert reasons["server-error"] == reasons["timeout"] == reasons["no-completion"] == 1
         assert len(of_teacher(built)) == 5
