@@ -24,6 +24,8 @@ from pdf2txt.errors import UserError
 
 CHUNK = 16  # documents that a process takes at a time, at most
 START_TOKENS = 8_000_000  # of contexts: as many are filled in the seconds that a process needs to start
+START_CHARS = 1_000_000  # of documents: likewise read and searched
+FEW = 64  # documents that are done without another process, at most
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,8 @@ class Worker:
 
     @property
     def few(self) -> int:
-        """As many documents are done before another process has begun."""
-        return START_TOKENS // max(1, self.job.context_tokens * sum(self.job.recipes.values()))
+        """As many short documents are done before another process has begun."""
+        return min(FEW, START_TOKENS // max(1, self.job.context_tokens * sum(self.job.recipes.values())))
 
     def make(self, task: Task) -> list[Filed]:
         """The units of a task that were missing."""
@@ -115,7 +117,8 @@ def make_units(tasks: Iterable[Task], worker: Worker, processes: int) -> Iterato
     remaining = iter(tasks)
     first = list(islice(remaining, max(CHUNK * processes, worker.few + 1))) if processes > 1 else []
     tasks = chain(first, remaining)
-    if processes == 1 or len(first) <= worker.few:
+    few = len(first) <= worker.few and sum(task.known.chars for task in first) <= START_CHARS
+    if processes == 1 or few:
         for task in tasks:
             yield task, worker.make(task)
         return

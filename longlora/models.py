@@ -212,17 +212,23 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+_PLAIN_MODEL_TYPES = ("llama",)  # AutoTokenizer gives TokenizersBackend where the directory names it (not so: qwen2)
+
+
 def _tokenizer_class(folder: Path) -> Any:
     """What loads the tokenizer of a directory.
 
     ``TokenizersBackend`` stands for all that is in ``tokenizer.json``. Asked for by name it spares a process the import
-    of torch by the model configurations: three seconds and 270 MB in each that only counts tokens.
+    of torch by the model configurations: three seconds and 270 MB in each that only counts tokens. Of some models
+    AutoTokenizer takes another class than the one named, so it is left out only for those known to be the same.
     """
     try:
         named = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # AutoTokenizer says what is wrong
-        named = {}
-    if isinstance(named, dict) and named.get("tokenizer_class") == "TokenizersBackend" and "auto_map" not in named:
+        model_type = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
+        plain = named["tokenizer_class"] == "TokenizersBackend" and "auto_map" not in named
+    except (OSError, ValueError, KeyError, TypeError):  # AutoTokenizer says what is wrong
+        plain, model_type = False, ""
+    if plain and model_type in _PLAIN_MODEL_TYPES:
         from transformers import TokenizersBackend
 
         return TokenizersBackend

@@ -199,4 +199,5 @@ class Scanner:
 
 def _held(doc_ids: tuple[str, ...], *others: Any) -> RowScan:
     """A `RowScan` for a long time: a document is named by all rows that show it, and its name kept once."""
-    return RowScan(tuple(map(intern, doc_ids)), *others)
+    # A broken row, which the schema gate names, may have anything there.
+    return RowScan(tuple(intern(d) if type(d) is str else d for d in doc_ids), *others)

@@ -187,3 +187,11 @@ def test_a_directory_that_names_another_tokenizer_class_or_none_is_read_by_auto_
     file.write_text(json.dumps(kept | named)) if named is not None else file.unlink()
     text = "Rows of 1,024 tokens."
     assert load_tokenizer(folder)(text)["input_ids"] == load_tokenizer(tiny_model_dir)(text)["input_ids"]
+
+
+def test_a_model_type_that_auto_tokenizer_gives_a_class_of_its_own_keeps_it(tiny_model_dir, tmp_path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model_dir, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "qwen2"}))
+    assert type(load_tokenizer(folder)).__name__ == "Qwen2Tokenizer"
