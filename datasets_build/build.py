@@ -85,7 +85,7 @@ class Job:
 
 
 def pack(unit: Unit) -> bytes:
-    """A unit as bytes (compressed JSON: rows of one document repeat its text)."""
+    """A unit as bytes: how many it is of JSON, then those by Zstandard (rows of one document repeat its text)."""
     data = json.dumps(unit, ensure_ascii=False, sort_keys=True).encode()
     return len(data).to_bytes(_SIZE, "big") + _codec().compress(data, asbytes=True)
 

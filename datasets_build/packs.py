@@ -2,6 +2,9 @@
 
 A pack is ``<key>-<digest of its parts>.<version>``: what is the same for all its recipes, and which recipes it holds. A
 build with one more recipe finds the document's packs by their key and writes one more, with that recipe alone.
+
+The file: the length of the header in 8 bytes; the header, JSON by zlib, part -> [begin behind the header, bytes,
+facts of its rows, rejects]; the parts, each as `build.pack` makes it.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class Worker:
 
     @property
     def few(self) -> int:
-        """As many short documents are done before another process has begun."""
+        """As many documents are done before another process has begun, if they are short (`START_CHARS`)."""
         return min(FEW, START_TOKENS // max(1, self.job.context_tokens * sum(self.job.recipes.values())))
 
     def make(self, task: Task) -> list[Filed]:
@@ -117,8 +117,8 @@ def make_units(tasks: Iterable[Task], worker: Worker, processes: int) -> Iterato
     remaining = iter(tasks)
     first = list(islice(remaining, max(CHUNK * processes, worker.few + 1))) if processes > 1 else []
     tasks = chain(first, remaining)
-    few = len(first) <= worker.few and sum(task.known.chars for task in first) <= START_CHARS
-    if processes == 1 or few:
+    soon_done = len(first) <= worker.few and sum(task.known.chars for task in first) <= START_CHARS
+    if processes == 1 or soon_done:
         for task in tasks:
             yield task, worker.make(task)
         return

@@ -47,8 +47,8 @@ def write_rows(
 ) -> Written:
     """Write ``data/<split>-0000i-of-0000N.parquet``.
 
-    The row digest is sha256 over the sorted digests of (split, row): the same rows give the same digest
-    whatever their order or the version of pyarrow.
+    The row digest is sha256 over the sorted sha256 of (split, row) as MessagePack: the same rows give the same
+    digest whatever their order or the version of pyarrow.
 
     Raises:
         GateError: a document, or a near duplicate of one, is in both splits.
@@ -119,31 +119,38 @@ def _write_shard(path: Path, rows: Iterator[Row]) -> int:
 
     schema = features().arrow_schema
     chunking = config.DEFAULT_CDC_OPTIONS
-    batch: list[Row] = []
-    chars = size = 0
+    size = 0
     with (
         pq.ParquetWriter(
             path, schema, compression="zstd", use_content_defined_chunking=chunking, write_page_index=True
         ) as writer,
         ThreadPoolExecutor(1) as aside,  # compresses a group while the rows of the next are read
     ):
-        writing: Future[None] = aside.submit(lambda: None)
-        for row in rows:
-            batch.append(row)
-            chars += len(row["instruction"]) + len(row["output"])
-            if len(batch) == GROUP_ROWS or chars >= GROUP_CHARS:
-                table = pa.Table.from_pylist(batch, schema=schema)
-                batch, chars = [], 0
-                size += int(table.nbytes)
-                writing.result()
-                writing = aside.submit(writer.write_table, table)
-        writing.result()
-        if batch:
-            table = pa.Table.from_pylist(batch, schema=schema)
+        writing: Future[None] | None = None
+        for group in _groups(rows):
+            table = pa.Table.from_pylist(group, schema=schema)
             size += int(table.nbytes)
-            writer.write_table(table)
+            if writing:
+                writing.result()  # two tables in memory at most
+            writing = aside.submit(writer.write_table, table)
+        if writing:
+            writing.result()
         writer.add_key_value_metadata({"content_defined_chunking": json.dumps(chunking)})
     return size
+
+
+def _groups(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    """The rows of each Parquet row group."""
+    group: list[Row] = []
+    chars = 0
+    for row in rows:
+        group.append(row)
+        chars += len(row["instruction"]) + len(row["output"])
+        if len(group) == GROUP_ROWS or chars >= GROUP_CHARS:
+            yield group
+            group, chars = [], 0
+    if group:
+        yield group
 
 
 def features() -> Any:

@@ -228,7 +228,8 @@ class DatasetSettings(_Settings):
     workers: int = Field(
         1,
         ge=1,
-        description="Processes that build rows. Each takes seconds to start: for hundreds of documents.",
+        description="Processes that build rows. Each takes seconds to start: for hundreds of documents. "
+        "A build that lacks the rows of a few documents starts none.",
         json_schema_extra={"digest": False},
     )
 

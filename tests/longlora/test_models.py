@@ -176,7 +176,7 @@ print(load_tokenizer(Path({str(tiny_model_dir)!r}))("It isn't 1,024 tokens.")["i
 
 
 @pytest.mark.parametrize("named", [{"tokenizer_class": "PreTrainedTokenizerFast"}, {}, None])
-def test_a_directory_that_names_another_tokenizer_class_or_none_is_read_by_auto_tokenizer(
+def test_a_directory_that_names_another_tokenizer_class_or_none_gives_the_same_tokens(
     named, tiny_model_dir, tmp_path
 ) -> None:
     folder = tmp_path / "model"
